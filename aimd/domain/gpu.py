@@ -1,0 +1,152 @@
+"""GPUs, their partitions and their users, as observed on a node."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+from aimd.domain.models import MODELS, GpuModel, compute_mode_of
+from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
+from aimd.errors import InvalidInputError
+
+_PCI = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
+
+
+def pci_address(domain: int, location_id: int) -> str:
+    """PCI address of the physical GPU behind a KFD node, `0000:05:00.0`.
+
+    KFD's location_id is bus << 8 | devfn, and the driver ors the partition index into the low three bits
+    (kfd_topology.c), so these bits are masked: every partition of a GPU has one address.
+    """
+    bus, devfn = location_id >> 8 & 0xFF, location_id & 0xF8
+    return f"{domain:04x}:{bus:02x}:{devfn >> 3:02x}.0"
+
+
+def parse_pci_address(text: str) -> str:
+    """The address in its canonical lower-case form.
+
+    Raises:
+        InvalidInputError: the text is no DDDD:BB:DD.F.
+    """
+    if _PCI.fullmatch(text.lower()) is None:
+        raise InvalidInputError(
+            f"PCI address {text!r} is not of the form DDDD:BB:DD.F",
+            code="pci_address_invalid",
+            hint="aimctl get gpus lists the addresses, for example 0000:05:00.0",
+        )
+    return text.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One partition as its KFD node shows it; None is unknown (unreadable), never zero.
+
+    `kfd_gpu_id` names the partition in kfd/proc/<pid>/vram_<gpu_id>. It changes with every mode of the GPU and is
+    valid within one observation only.
+    """
+
+    index: int
+    render_minor: int | None
+    xcc_count: int | None
+    memory_bytes: int | None
+    kfd_gpu_id: int | None = None
+    compute_units: int | None = None
+
+
+class GpuState(str, Enum):
+    """READY: KFD shows partitions. LOST: the driver has the device, KFD has none of its nodes."""
+
+    READY = "ready"
+    LOST = "lost"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A physical GPU and its partitions at one instant.
+
+    `reported_compute` is what current_compute_partition reads. The driver caches it, also when the firmware has
+    refused a switch, so `compute_mode` is derived from the partitions wherever they tell (hardware fact: verify by
+    effect) and falls back to the file.
+    """
+
+    pci_address: str
+    device_id: int | None
+    partitions: tuple[Partition, ...]
+    reported_compute: ComputeMode | None = None
+    memory_mode: MemoryMode | None = None
+    compute_modes: tuple[ComputeMode, ...] | None = None
+    memory_modes: tuple[MemoryMode, ...] | None = None
+    memory_mode_writable: bool = False
+    memory_bytes: int | None = None
+    hive_id: int | None = None
+    numa_node: int | None = None
+    gfx_target: int | None = None
+    in_reset: bool = False
+
+    @property
+    def model(self) -> GpuModel | None:
+        return MODELS.get(self.device_id) if self.device_id is not None else None
+
+    @property
+    def state(self) -> GpuState:
+        return GpuState.READY if self.partitions else GpuState.LOST
+
+    @property
+    def compute_mode(self) -> ComputeMode | None:
+        if self.partitions and self.model is not None and self.partitions[0].xcc_count is not None:
+            effective = compute_mode_of(self.partitions[0].xcc_count, self.model.xcc_count)
+            if effective is not None:
+                return effective
+        return self.reported_compute
+
+    @property
+    def mode(self) -> PartitionMode:
+        return PartitionMode(self.compute_mode, self.memory_mode)
+
+    @property
+    def consistent(self) -> bool:
+        """Whether the driver's mode file says the same as the partitions."""
+        return self.reported_compute is None or not self.partitions or self.reported_compute == self.compute_mode
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that is a KFD client, and the GPUs it holds (every GPU that its device cgroup permits)."""
+
+    pid: int
+    command: str | None
+    gpus: frozenset[str]
+
+
+class BusyRule(str, Enum):
+    """Whose processes make a compute switch fail with EBUSY: this GPU's, or any on the node (drivers up to 6.16)."""
+
+    PER_GPU = "per-gpu"
+    NODE_WIDE = "node-wide"
+    UNKNOWN = "unknown"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One consistent scan of a node: nothing moved while it was read."""
+
+    gpus: tuple[Gpu, ...]
+    holders: tuple[Holder, ...] = ()
+    topology_generation: int | None = None
+    busy_rule: BusyRule = BusyRule.UNKNOWN
+    warnings: tuple[str, ...] = field(default=())
+
+    def gpu(self, address: str) -> Gpu | None:
+        return next((gpu for gpu in self.gpus if gpu.pci_address == address), None)
+
+    def hive(self, address: str) -> tuple[str, ...]:
+        """The GPU and those that share its XGMI hive, in the order of the node."""
+        gpu = self.gpu(address)
+        if gpu is None or not gpu.hive_id:
+            return (address,)
+        return tuple(other.pci_address for other in self.gpus if other.hive_id == gpu.hive_id)

@@ -1,0 +1,69 @@
+"""The node as aimd shows it: one immutable snapshot that API, metrics and cluster status are rendered from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aimd.domain.gpu import BusyRule, Gpu, Holder
+from aimd.domain.modes import MemoryMode, PartitionMode
+from aimd.domain.switch import ModeChange
+
+
+@dataclass(frozen=True, slots=True)
+class GpuStatus:
+    """A GPU with what aimd knows beyond the driver.
+
+    Attributes:
+        index: position in PCI order; `gpu3` names it.
+        mode_epoch: counts the mode changes of this GPU that aimd has seen; part of a partition's identity.
+        wish: the modes it should have, None without a wish.
+        drift: sentences that say where wish, mode file and partitions differ; empty when all is well.
+        pending_memory: memory mode that the next driver load will apply.
+        change: name of the mode change under way on it.
+    """
+
+    index: int
+    gpu: Gpu
+    mode_epoch: int = 0
+    wish: PartitionMode | None = None
+    drift: tuple[str, ...] = ()
+    pending_memory: MemoryMode | None = None
+    change: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"gpu{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """All of the node at one instant; replaced as a whole, never changed.
+
+    `generation` grows with every snapshot of one daemon.
+    """
+
+    generation: int = 0
+    gpus: tuple[GpuStatus, ...] = ()
+    holders: tuple[Holder, ...] = ()
+    changes: tuple[ModeChange, ...] = ()
+    busy_rule: BusyRule = BusyRule.UNKNOWN
+    ready: bool = False
+    warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, kept in the ledger.
+
+    Attributes:
+        kind: a word of its own per kind of event (`switch_committed`, `driver_reloaded`).
+        subject: the object, `gpu0`, a mode change's name, or `node`.
+        at: seconds since the epoch.
+        sequence: position in the ledger, 0 before it was written.
+    """
+
+    kind: str
+    subject: str
+    message: str
+    at: float
+    sequence: int = 0

@@ -1,0 +1,98 @@
+"""A mode change as it is journaled: the steps of a plan and how far each has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from aimd.domain.modes import PartitionMode
+from aimd.domain.plan import Reason, Step
+
+
+class SwitchState(str, Enum):
+    """Where one step stands; planning/switching.py has the transitions."""
+
+    PLANNED = "planned"
+    DRAINING = "draining"
+    WAITING = "waiting_for_clients"
+    SWITCHING = "switching"
+    AWAITING_RELOAD = "awaiting_reload"
+    RESCANNING = "rescanning"
+    VERIFYING = "verifying"
+    ROLLING_BACK = "rolling_back"
+    COMMITTED = "committed"
+    FAILED = "failed"
+    NEEDS_OPERATOR = "needs_operator"
+
+    __str__ = str.__str__
+
+
+FINAL = frozenset({SwitchState.COMMITTED, SwitchState.FAILED, SwitchState.NEEDS_OPERATOR})
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """One step under way.
+
+    Attributes:
+        attempts: writes refused with a retryable errno so far.
+        deadline: CLOCK_MONOTONIC seconds of boot `ModeChange.boot_id`; None before the step has begun.
+        reason, message: why it failed or waits, once known.
+        began, ended: CLOCK_MONOTONIC seconds.
+        write_seconds: time spent inside the driver's write, for comparison with the whole.
+    """
+
+    step: Step
+    state: SwitchState = SwitchState.PLANNED
+    attempts: int = 0
+    deadline: float | None = None
+    reason: Reason | None = None
+    message: str | None = None
+    began: float | None = None
+    ended: float | None = None
+    write_seconds: float = 0.0
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChange:
+    """A transaction that a client or the configured layout asked for.
+
+    Attributes:
+        name: chosen by the client; the same name with the same wishes is the same request.
+        origin: "client", "layout" (configuration) or "wish" (a wish carried out later, when the GPU became idle).
+        requester_uid: uid of the peer, None for the daemon itself.
+        created_at: seconds since the epoch, for people.
+        wait_seconds: budget of each step for draining, waiting and retrying.
+    """
+
+    name: str
+    origin: str
+    wishes: tuple[tuple[str, PartitionMode], ...]
+    switches: tuple[Switch, ...]
+    boot_id: str
+    created_at: float
+    wait_seconds: float
+    requester_uid: int | None = None
+
+    @property
+    def current(self) -> int | None:
+        """Index of the first switch that has not ended, or None."""
+        return next((index for index, switch in enumerate(self.switches) if not switch.final), None)
+
+    @property
+    def state(self) -> SwitchState:
+        """State of the whole: of the current switch, or of the worst ended one."""
+        if self.current is not None:
+            return self.switches[self.current].state
+        for worst in (SwitchState.NEEDS_OPERATOR, SwitchState.FAILED):
+            if any(switch.state is worst for switch in self.switches):
+                return worst
+        return SwitchState.COMMITTED
+
+    def with_switch(self, index: int, switch: Switch) -> ModeChange:
+        switches = (*self.switches[:index], switch, *self.switches[index + 1 :])
+        return replace(self, switches=switches)
