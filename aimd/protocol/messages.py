@@ -1,0 +1,241 @@
+"""Messages of the local API and of `aimd inventory`: one shape for both. null is "unknown", never zero.
+
+Sizes are bytes, times are seconds; `at` and `created_at` are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from aimd.domain.modes import PartitionMode
+from aimd.errors import InvalidInputError
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all messages: an unknown field in a request is an error that names its path."""
+
+
+class PartitionMessage(Message):
+    """One partition. `id` is `<pci address>/<index>`, `name` is `gpu<n>/<index>`."""
+
+    id: str
+    name: str
+    gpu: str
+    pci_address: str
+    index: int
+    compute_mode: str | None
+    memory_mode: str | None
+    xcc_count: int | None
+    compute_units: int | None
+    memory_bytes: int | None
+    render_minor: int | None
+    mode_epoch: int | None = None
+
+
+class GpuMessage(Message):
+    """One GPU and its partitions.
+
+    `reported_compute_mode` is the driver's mode file, `compute_mode` what the partitions show. `drift` has a sentence
+    per difference between wish, file and partitions. `wish` is like `CPX/NPS1`.
+    """
+
+    name: str
+    pci_address: str
+    model: str | None
+    device_id: str | None
+    state: str
+    compute_mode: str | None
+    memory_mode: str | None
+    reported_compute_mode: str | None
+    available_compute_modes: list[str] | None
+    available_memory_modes: list[str] | None
+    memory_mode_writable: bool
+    memory_bytes: int | None
+    numa_node: int | None
+    hive_id: str | None
+    partitions: list[PartitionMessage]
+    mode_epoch: int | None = None
+    wish: str | None = None
+    drift: list[str] = []
+    pending_memory_mode: str | None = None
+    change: str | None = None
+    holders: list[HolderMessage] = []
+
+
+class HolderMessage(Message):
+    """A process that is a KFD client of the GPU."""
+
+    pid: int
+    command: str | None
+
+
+class InventoryMessage(Message):
+    """Answer of `GET /v1/gpus` and of `aimd inventory -o json`."""
+
+    gpus: list[GpuMessage]
+    topology_generation: int | None = None
+    warnings: list[str] = []
+
+
+class PartitionListMessage(Message):
+    """Answer of `GET /v1/partitions`."""
+
+    partitions: list[PartitionMessage]
+
+
+class StepMessage(Message):
+    """One switch of a plan; `before` and `after` are like `SPX/NPS1`, `?` where unknown."""
+
+    kind: str
+    gpus: list[str]
+    before: str
+    after: str
+    after_reload: bool
+
+
+class RefusalMessage(Message):
+    """A wish that cannot be planned."""
+
+    gpu: str | None
+    reason: str
+    message: str
+    hint: str
+
+
+class BlockerMessage(Message):
+    """A process in the way of a step; `node_wide` when it holds another GPU and the driver's rule is node-wide."""
+
+    pid: int
+    command: str | None
+    gpu: str
+    node_wide: bool
+
+
+class PlanMessage(Message):
+    """What a change would do; answer of a dry run."""
+
+    steps: list[StepMessage]
+    refusals: list[RefusalMessage]
+    blockers: list[BlockerMessage]
+    warnings: list[str] = []
+
+
+class SwitchMessage(Message):
+    """One step under way or ended; `seconds` from its begin to its end, `write_seconds` inside the driver."""
+
+    step: StepMessage
+    state: str
+    attempts: int
+    reason: str | None
+    message: str | None
+    seconds: float | None
+    write_seconds: float
+
+
+class ChangeMessage(Message):
+    """A mode change; `GET /v1/plans/<name>`. `final` tells that nothing more will happen."""
+
+    name: str
+    origin: str
+    state: str
+    final: bool
+    wishes: dict[str, str]
+    switches: list[SwitchMessage]
+    created_at: float
+    requester_uid: int | None
+    blockers: list[BlockerMessage] = []
+
+
+class ChangeListMessage(Message):
+    """Answer of `GET /v1/plans`."""
+
+    plans: list[ChangeMessage]
+
+
+class ChangeRequest(Message):
+    """Body of `PUT /v1/plans/<name>`: modes by GPU (`gpu0` or a PCI address), for example {"gpu0": "CPX/NPS1"}."""
+
+    modes: dict[str, str]
+    wait_seconds: float | None = None
+    dry_run: bool = False
+
+    def wishes(self) -> list[tuple[str, PartitionMode]]:
+        """The modes, parsed, in the request's order.
+
+        Raises:
+            InvalidInputError: no GPU is named, a mode is none, or the budget is not within 0 .. 86400 s.
+        """
+        if not self.modes:
+            raise InvalidInputError("modes: no GPU is named", hint='for example {"modes": {"gpu0": "CPX/NPS1"}}')
+        if self.wait_seconds is not None and not 0 <= self.wait_seconds <= 86400:
+            raise InvalidInputError(
+                f"wait_seconds: {self.wait_seconds} is out of range, expected 0 to 86400",
+                hint="it is the time in seconds that each step may wait for the GPU's users to leave",
+            )
+        return [(gpu, PartitionMode.parse(mode)) for gpu, mode in self.modes.items()]
+
+
+class EventMessage(Message):
+    """Something that happened; `sequence` grows and is what `?since=` takes."""
+
+    sequence: int
+    at: float
+    kind: str
+    subject: str
+    message: str
+
+
+class EventListMessage(Message):
+    """Answer of `GET /v1/events`; `next` is the `since` of the following call."""
+
+    events: list[EventMessage]
+    next: int
+
+
+class NodeMessage(Message):
+    """Answer of `GET /v1/node`."""
+
+    ready: bool
+    generation: int
+    gpu_count: int
+    partition_count: int
+    topology_generation: int | None
+    busy_rule: str
+    boot_id: str
+    simulated: str | None
+    version: str
+    pid: int
+    uptime_seconds: float
+    warnings: list[str] = []
+
+
+class VersionMessage(Message):
+    """Answer of `GET /v1/version`."""
+
+    version: str
+    api: str = "v1"
+
+
+class ProblemMessage(Message):
+    """RFC 9457 problem. `code` is stable, `hint` says what to do; `refusals` and `blockers` where there are any."""
+
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str | None = None
+    refusals: list[RefusalMessage] = []
+    blockers: list[BlockerMessage] = []
+
+
+def to_json(message: Message, *, indent: int = 0) -> bytes:
+    """The message as JSON; `indent` spaces for people, 0 for the wire."""
+    encoded = msgspec.json.encode(message)
+    return msgspec.json.format(encoded, indent=indent) if indent else encoded
+
+
+def to_builtins(message: Message) -> Any:
+    """The message as dicts, lists and scalars, for other encodings."""
+    return msgspec.to_builtins(message)
