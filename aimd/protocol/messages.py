@@ -17,7 +17,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of all messages: an unknown field in a request is an error that names its path."""
 
 
-class PartitionMessage(Message):
+class PartitionMessage(Message, frozen=True):
     """One partition. `id` is `<pci address>/<index>`, `name` is `gpu<n>/<index>`."""
 
     id: str
@@ -34,7 +34,7 @@ class PartitionMessage(Message):
     mode_epoch: int | None = None
 
 
-class GpuMessage(Message):
+class GpuMessage(Message, frozen=True):
     """One GPU and its partitions.
 
     `reported_compute_mode` is the driver's mode file, `compute_mode` what the partitions show. `drift` has a sentence
@@ -64,14 +64,14 @@ class GpuMessage(Message):
     holders: list[HolderMessage] = []
 
 
-class HolderMessage(Message):
+class HolderMessage(Message, frozen=True):
     """A process that is a KFD client of the GPU."""
 
     pid: int
     command: str | None
 
 
-class InventoryMessage(Message):
+class InventoryMessage(Message, frozen=True):
     """Answer of `GET /v1/gpus` and of `aimd inventory -o json`."""
 
     gpus: list[GpuMessage]
@@ -79,13 +79,13 @@ class InventoryMessage(Message):
     warnings: list[str] = []
 
 
-class PartitionListMessage(Message):
+class PartitionListMessage(Message, frozen=True):
     """Answer of `GET /v1/partitions`."""
 
     partitions: list[PartitionMessage]
 
 
-class StepMessage(Message):
+class StepMessage(Message, frozen=True):
     """One switch of a plan; `before` and `after` are like `SPX/NPS1`, `?` where unknown."""
 
     kind: str
@@ -95,7 +95,7 @@ class StepMessage(Message):
     after_reload: bool
 
 
-class RefusalMessage(Message):
+class RefusalMessage(Message, frozen=True):
     """A wish that cannot be planned."""
 
     gpu: str | None
@@ -104,7 +104,7 @@ class RefusalMessage(Message):
     hint: str
 
 
-class BlockerMessage(Message):
+class BlockerMessage(Message, frozen=True):
     """A process in the way of a step; `node_wide` when it holds another GPU and the driver's rule is node-wide."""
 
     pid: int
@@ -113,7 +113,7 @@ class BlockerMessage(Message):
     node_wide: bool
 
 
-class PlanMessage(Message):
+class PlanMessage(Message, frozen=True):
     """What a change would do; answer of a dry run."""
 
     steps: list[StepMessage]
@@ -122,7 +122,7 @@ class PlanMessage(Message):
     warnings: list[str] = []
 
 
-class SwitchMessage(Message):
+class SwitchMessage(Message, frozen=True):
     """One step under way or ended; `seconds` from its begin to its end, `write_seconds` inside the driver."""
 
     step: StepMessage
@@ -134,7 +134,7 @@ class SwitchMessage(Message):
     write_seconds: float
 
 
-class ChangeMessage(Message):
+class ChangeMessage(Message, frozen=True):
     """A mode change; `GET /v1/plans/<name>`. `final` tells that nothing more will happen."""
 
     name: str
@@ -148,13 +148,13 @@ class ChangeMessage(Message):
     blockers: list[BlockerMessage] = []
 
 
-class ChangeListMessage(Message):
+class ChangeListMessage(Message, frozen=True):
     """Answer of `GET /v1/plans`."""
 
     plans: list[ChangeMessage]
 
 
-class ChangeRequest(Message):
+class ChangeRequest(Message, frozen=True):
     """Body of `PUT /v1/plans/<name>`: modes by GPU (`gpu0` or a PCI address), for example {"gpu0": "CPX/NPS1"}."""
 
     modes: dict[str, str]
@@ -177,7 +177,7 @@ class ChangeRequest(Message):
         return [(gpu, PartitionMode.parse(mode)) for gpu, mode in self.modes.items()]
 
 
-class EventMessage(Message):
+class EventMessage(Message, frozen=True):
     """Something that happened; `sequence` grows and is what `?since=` takes."""
 
     sequence: int
@@ -187,14 +187,14 @@ class EventMessage(Message):
     message: str
 
 
-class EventListMessage(Message):
+class EventListMessage(Message, frozen=True):
     """Answer of `GET /v1/events`; `next` is the `since` of the following call."""
 
     events: list[EventMessage]
     next: int
 
 
-class NodeMessage(Message):
+class NodeMessage(Message, frozen=True):
     """Answer of `GET /v1/node`."""
 
     ready: bool
@@ -211,14 +211,14 @@ class NodeMessage(Message):
     warnings: list[str] = []
 
 
-class VersionMessage(Message):
+class VersionMessage(Message, frozen=True):
     """Answer of `GET /v1/version`."""
 
     version: str
     api: str = "v1"
 
 
-class ProblemMessage(Message):
+class ProblemMessage(Message, frozen=True):
     """RFC 9457 problem. `code` is stable, `hint` says what to do; `refusals` and `blockers` where there are any."""
 
     title: str
