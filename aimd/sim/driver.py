@@ -1,0 +1,272 @@
+"""A pure model of the amdgpu driver's partitioning: what a write does, when, and with which errno.
+
+Time is an argument (seconds). Nothing here blocks: a write answers when it will return and with what, and the front
+ends (sim/node.py) do the waiting. Every method first settles what was due. Sources per rule: hardware notes sections
+1.3 to 1.6 and 2.1 to 2.2, which name the kernel functions.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+from aimd.domain.models import pair_allowed, partition_count
+from aimd.domain.modes import ComputeMode, MemoryMode
+from aimd.sim.faults import spend
+from aimd.sim.hardware import XCP_PER_GPU, automatic_mode, gpu_id, partition_sizes
+from aimd.sim.state import FaultKind, KfdNode, SimClient, SimFault, SimGpu, SimState
+
+CU_SLOTS_PER_XCC = 40  # array_count * cu_per_simd_array, harvested ones included: the step of simd_id_base
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOutcome:
+    """When a write(2) returns, and its errno (0 = success)."""
+
+    until: float
+    errno: int = 0
+
+
+class Driver:
+    """The driver of one node. `events` collects (action, devpath-like subject) pairs for front ends to take."""
+
+    def __init__(self, state: SimState) -> None:
+        self.state = state
+        self.events: list[tuple[str, str | None]] = []
+
+    # -- driver load -----------------------------------------------------------------------------------------
+
+    def load(self, now: float) -> None:
+        """Module load: memory requests take effect, the compute mode is chosen from the memory mode, nodes appear."""
+        state = self.state
+        state.nodes.clear()
+        state.additions.clear()
+        state.generation = 1  # the CPU nodes, kfd_topology_init
+        state.simd_id_next = 0x80001000
+        minors = iter(range(128, 128 + state.drm_minors))
+        for gpu in state.gpus:
+            if gpu.requested_memory is not None and spend(state, FaultKind.MEMORY_REFUSAL, gpu.address) is None:
+                gpu.memory = gpu.requested_memory
+            gpu.requested_memory = None
+            gpu.switching_until = gpu.reset_until = None
+            gpu.kfd_dead = False
+            gpu.render_minors = [next(minors, None) for _ in range(XCP_PER_GPU)]
+            gpu.compute = gpu.mode_file = gpu.xcp_config = automatic_mode(gpu.memory, gpu.xcc_count)
+            gpu.alloc_mode = "CAPPING"
+            if not gpu.lost:
+                for node in self._nodes_of(gpu):
+                    self._add(node, now)
+        self.events.append(("driver_reloaded", None))
+
+    def reload(self, now: float) -> int:
+        """`modprobe -r amdgpu && modprobe amdgpu`; errno EBUSY while a KFD client lives ("in use"), else 0."""
+        self.settle(now)
+        if self.state.clients or any(gpu.switching_until is not None for gpu in self.state.gpus):
+            return errno.EBUSY
+        self.events.append(("driver_unloaded", None))
+        self.load(now)
+        return 0
+
+    def reboot(self, now: float) -> None:
+        """Power cycle: no clients, no faults, every GPU back in SPX/NPS1, a new boot id."""
+        state = self.state
+        state.clients.clear()
+        state.faults.clear()
+        state.boot += 1
+        for gpu in state.gpus:
+            gpu.lost = False
+            gpu.memory, gpu.requested_memory = MemoryMode.NPS1, None
+        self.load(now)
+        self.events.clear()  # nobody was there to hear them
+
+    # -- time ------------------------------------------------------------------------------------------------
+
+    def settle(self, now: float) -> None:
+        """Apply what was due: nodes of a switch that appear, ended switches and resets, released clients."""
+        state = self.state
+        for node in [node for node in state.additions if node.due <= now]:
+            state.additions.remove(node)
+            self._add(node, node.due)
+        for gpu in state.gpus:
+            if gpu.switching_until is not None and gpu.switching_until <= now:
+                gpu.switching_until = None
+            if gpu.reset_until is not None and gpu.reset_until <= now:
+                gpu.reset_until = None
+                if state.driver.wedged_event:
+                    self.events.append(("gpu_reset", gpu.address))
+        if any(gpu.reset_until is not None for gpu in state.gpus):
+            return  # kfd_process_wq_release waits for a reset to finish first
+        state.clients[:] = [client for client in state.clients if client.reap_at is None or client.reap_at > now]
+
+    def blocked_until(self, address: str, now: float) -> float | None:
+        """When the mode file can be read or written again: xcp_lock is held for the whole of a switch."""
+        self.settle(now)
+        return self.state.gpu(address).switching_until
+
+    def nodes_visible(self, now: float) -> bool:
+        """Whether nodes/ has entries: each addition or removal tears the tree down and builds it again."""
+        self.settle(now)
+        return now >= self.state.hole_until
+
+    # -- compute mode ----------------------------------------------------------------------------------------
+
+    def write_compute(self, address: str, data: bytes, now: float) -> WriteOutcome:
+        """`current_compute_partition` store, checks in the kernel's order (amdgpu_gfx_set_compute_partition)."""
+        self.settle(now)
+        gpu = self.state.gpu(address)
+        mode = next((mode for mode in ComputeMode if data[:3].upper() == mode.value.encode()), None)
+        failure = self._compute_refusal(gpu, mode, now)
+        if failure is not None:
+            return WriteOutcome(now, failure)
+        assert mode is not None
+        return self._begin(gpu, mode, now)
+
+    def _compute_refusal(self, gpu: SimGpu, mode: ComputeMode | None, now: float) -> int | None:
+        """Errno of the first check that fails, 0 for a success without effect, None to go on."""
+        profile = self.state.driver
+        if gpu.lost:
+            return errno.ENODEV
+        if gpu.xcc_count % 2 or mode is None or partition_count(mode, gpu.xcc_count) is None:
+            return errno.EINVAL
+        if gpu.reset_until is not None and profile.reset_eperm:
+            return errno.EPERM
+        if mode is gpu.mode_file or gpu.vf:
+            return 0
+        if not pair_allowed(self.state.hardware.gfx_target, mode, gpu.memory):
+            return errno.EINVAL
+        if self.holders(gpu.address) or spend(self.state, FaultKind.BUSY, gpu.address):
+            return errno.EBUSY
+        locked = [gpu] if not profile.node_wide_busy else self.state.gpus
+        if any(other.reset_until is not None or other.switching_until is not None for other in locked):
+            return errno.EBUSY
+        return None
+
+    def _begin(self, gpu: SimGpu, mode: ComputeMode, now: float) -> WriteOutcome:
+        """Take the nodes away now and schedule the new ones to appear inside the write."""
+        state = self.state
+        slow = spend(state, FaultKind.SLOW_WRITE, gpu.address)
+        for node in [node for node in state.nodes if node.address == gpu.address]:
+            state.nodes.remove(node)
+            self._rebuilt(now)
+        gpu.mode_file = gpu.xcp_config = mode
+        gpu.alloc_mode = "CAPPING"  # amdgpu_xcp_init resets it
+        until = now + state.switch_seconds + (slow.seconds if slow else 0.0)
+        if spend(state, FaultKind.KFD_FAILURE, gpu.address):
+            gpu.compute, gpu.kfd_dead, gpu.switching_until = mode, True, until
+            return WriteOutcome(until, errno.EIO)
+        if not spend(state, FaultKind.FIRMWARE_REFUSAL, gpu.address):
+            gpu.compute = mode
+        nodes = [] if gpu.kfd_dead else self._nodes_of(gpu)
+        for position, node in enumerate(nodes):
+            node.due = until + position * state.rebuild_seconds
+        state.additions += nodes
+        gpu.switching_until = until + len(nodes) * state.rebuild_seconds
+        return WriteOutcome(gpu.switching_until)
+
+    # -- memory mode -----------------------------------------------------------------------------------------
+
+    def write_memory(self, address: str, data: bytes, now: float) -> WriteOutcome:
+        """`current_memory_partition` store: records a request for the whole hive, effective at the next load."""
+        self.settle(now)
+        gpu = self.state.gpu(address)
+        if gpu.lost:
+            return WriteOutcome(now, errno.ENODEV)
+        wanted = next((m for m in self.state.hardware.memory_modes if data.upper().startswith(m.value.encode())), None)
+        if wanted is None:
+            return WriteOutcome(now, errno.EINVAL)
+        if wanted is not gpu.memory:  # the current mode is skipped before the store: a request cannot be cancelled
+            for member in self.state.gpus:
+                if member is gpu or (gpu.hive_id and member.hive_id == gpu.hive_id):
+                    member.requested_memory = wanted
+        return WriteOutcome(now)
+
+    # -- KFD clients -----------------------------------------------------------------------------------------
+
+    def join(self, pid: int, start_time: int, now: float, *, permitted: frozenset[str] | None = None) -> int:
+        """Open /dev/kfd for this process on the permitted GPUs (None = all); EINVAL while KFD is locked, else 0."""
+        self.settle(now)
+        visible = [node for node in self.state.nodes if permitted is None or node.address in permitted]
+        switching = {gpu.address for gpu in self.state.gpus if gpu.switching_until is not None}
+        locked = bool(switching) if self.state.driver.node_wide_busy else bool(switching & (permitted or switching))
+        if locked or not visible:
+            return errno.EINVAL
+        if not any(client.pid == pid and client.start_time == start_time for client in self.state.clients):
+            gpus = list(dict.fromkeys(node.address for node in visible))
+            self.state.clients.append(SimClient(pid, start_time, {node.gpu_id: 0 for node in visible}, gpus))
+        return 0
+
+    def leave(self, pid: int, now: float) -> None:
+        """The process died; the driver frees it asynchronously."""
+        self.settle(now)
+        for client in self.state.clients:
+            if client.pid == pid and client.reap_at is None:
+                client.reap_at = now + self.state.reap_seconds
+
+    def holders(self, address: str) -> list[SimClient]:
+        """The clients that make a switch of this GPU fail, by the profile's rule."""
+        if self.state.driver.node_wide_busy:
+            return list(self.state.clients)
+        return [client for client in self.state.clients if address in client.gpus]
+
+    # -- faults ----------------------------------------------------------------------------------------------
+
+    def inject(self, fault: SimFault, now: float) -> None:
+        """Arm a fault, or act at once where it is an event (reset, device lost)."""
+        self.settle(now)
+        targets = [gpu for gpu in self.state.gpus if fault.gpu in (None, gpu.address)]
+        if fault.kind is FaultKind.RESET:
+            for gpu in targets:
+                gpu.reset_until = now + fault.seconds
+        elif fault.kind is FaultKind.DEVICE_LOST:
+            for gpu in targets:
+                self._lose(gpu, now)
+        elif fault.kind is FaultKind.MINORS_EXHAUSTED:
+            self.state.drm_minors = 63
+        elif fault.kind is FaultKind.REBUILD_WINDOW:
+            self.state.rebuild_seconds = fault.seconds
+        else:
+            self.state.faults.append(fault)
+
+    def _lose(self, gpu: SimGpu, now: float) -> None:
+        gpu.lost, gpu.switching_until = True, None
+        self.state.additions[:] = [node for node in self.state.additions if node.address != gpu.address]
+        for node in [node for node in self.state.nodes if node.address == gpu.address]:
+            self.state.nodes.remove(node)
+            self._rebuilt(now)
+        self.events.append(("gpu_removed", gpu.address))
+
+    # -- topology --------------------------------------------------------------------------------------------
+
+    def _nodes_of(self, gpu: SimGpu) -> list[KfdNode]:
+        """The KFD nodes of a GPU in its present hardware mode; an XCP without a DRM device gets none."""
+        sizes = partition_sizes(self.state.hardware, gpu.compute, gpu.memory, gpu.xcc_count)
+        each = gpu.xcc_count // len(sizes)
+        nodes = []
+        for index, size in enumerate(sizes):
+            minor = gpu.render_minors[index]
+            if minor is None:
+                continue
+            identity = gpu_id(
+                bus=gpu.bus,
+                device_id=self.state.hardware.device_id,
+                memory_bytes=size,
+                first_xcc=index * each,
+                xcc_count=each,
+            )
+            nodes.append(KfdNode(gpu.address, index, index * each, each, size, identity, minor, 0))
+        return nodes
+
+    def _add(self, node: KfdNode, at: float) -> None:
+        """Append to the node list: numbers of others never grow, the new one gets the highest."""
+        taken = {other.gpu_id for other in self.state.nodes}
+        while node.gpu_id in taken:
+            node.gpu_id += 1
+        node.simd_id_base = self.state.simd_id_next
+        self.state.simd_id_next += CU_SLOTS_PER_XCC
+        self.state.nodes.append(node)
+        self._rebuilt(at)
+
+    def _rebuilt(self, at: float) -> None:
+        """One node came or went: generation_id moves and the tree has a hole while it is built again."""
+        self.state.generation += 1
+        self.state.hole_until = at + self.state.rebuild_seconds / 2

@@ -1,0 +1,180 @@
+"""A simulated node that lives: the driver model with a clock, a lock, a state file, and the waiting that a write needs.
+
+Both front ends are thin covers of this class: the daemon uses it as its `ports.Sysfs` (the default of `--simulate`),
+and sim/fuse.py mounts it for unmodified programs.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from aimd.sim.driver import Driver
+from aimd.sim.state import SimFault, SimState, dump, restore
+from aimd.sim.tree import Blocked, Directory, File, Link, Tree
+
+Clock = Callable[[], float]
+Result = TypeVar("Result")
+
+
+class SimulatedNode:
+    """A node whose files can be read and written by paths relative to /sys (ports.Sysfs).
+
+    Args:
+        state: a new node (its driver is loaded here) or a restored one.
+        path: file that keeps the hardware's state across processes, None to keep it in memory.
+        clock: seconds, monotonic, the same for all processes of a boot.
+    """
+
+    def __init__(self, state: SimState, path: Path | None = None, clock: Clock = time.monotonic) -> None:
+        self._driver = Driver(state)
+        self._tree = Tree(self._driver)
+        self._path = path
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[str, str | None], None]] = []
+        if state.generation == 0:
+            self._driver.load(clock())
+            self._driver.events.clear()
+        else:
+            self._finish_interrupted()
+        self._changed()
+
+    @classmethod
+    def open(cls, path: Path, fresh: SimState) -> SimulatedNode:
+        """The node whose state the file holds, or the fresh one if there is none or it is of another model.
+
+        Raises:
+            ValueError: the file exists and is no state of a simulated node.
+        """
+        try:
+            state = restore(path.read_bytes())
+        except FileNotFoundError:
+            return cls(fresh, path)
+        same = (state.model, state.profile, len(state.gpus)) == (fresh.model, fresh.profile, len(fresh.gpus))
+        return cls(state if same else fresh, path)
+
+    @property
+    def boot_id(self) -> str:
+        """Boot id of the simulated machine; changes with `reboot`."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"aimd-sim:{self._path}:{self._driver.state.boot}"))
+
+    @property
+    def description(self) -> str:
+        state = self._driver.state
+        return f"{state.model}:{len(state.gpus)}, driver {state.profile}"
+
+    def listen(self, listener: Callable[[str, str | None], None]) -> None:
+        """Call `listener(kind, address)` for each driver event (kinds of ports.DriverEvent), in the acting thread."""
+        self._listeners.append(listener)
+
+    # -- ports.Sysfs -----------------------------------------------------------------------------------------
+
+    def read(self, path: str) -> bytes:
+        return self._waiting(lambda now: self._file(path, now).read(now))
+
+    def write(self, path: str, data: bytes) -> None:
+        self.check_open_for_write(path)
+        outcome = self._waiting(lambda now: self._file(path, now).write(data, now))
+        self._changed()
+        self._sleep_until(outcome.until)
+        with self._lock:
+            self._driver.settle(self._clock())
+        self._changed()
+        if outcome.errno:
+            raise OSError(outcome.errno, os.strerror(outcome.errno), path)
+
+    def listdir(self, path: str) -> list[str]:
+        with self._lock:
+            entry = self._tree.resolve(path, self._clock())
+            if not isinstance(entry, Directory):
+                raise NotADirectoryError(path)
+            return sorted(entry.children(self._clock()))
+
+    def readlink(self, path: str) -> str:
+        with self._lock:
+            entry = self._tree.resolve(path, self._clock(), follow_last=False)
+            if not isinstance(entry, Link):
+                raise OSError(22, os.strerror(22), path)
+            return entry.target
+
+    def writable(self, path: str) -> bool:
+        with self._lock:
+            return bool(self._file(path, self._clock()).mode & 0o222)
+
+    # -- front ends ------------------------------------------------------------------------------------------
+
+    def entry(self, path: str) -> Directory | File | Link:
+        """What is at the path, a last symbolic link not followed; raises OSError."""
+        with self._lock:
+            return self._tree.resolve(path, self._clock(), follow_last=False)
+
+    def check_open_for_write(self, path: str) -> None:
+        """The errors of open(2) for writing (EACCES, EROFS, ENOENT), as OSError."""
+        with self._lock:
+            self._file(path, self._clock()).check_open_for_write()
+
+    # -- the world outside the files -------------------------------------------------------------------------
+
+    def act(self, operation: Callable[[Driver, float], int | None]) -> int:
+        """Run an operation of the driver model (join, leave, inject, reload, reboot) and keep its effects."""
+        with self._lock:
+            code = operation(self._driver, self._clock()) or 0
+        self._changed()
+        return code
+
+    def clients(self) -> list[tuple[int, int]]:
+        """Pid and start time of each living KFD client."""
+        with self._lock:
+            self._driver.settle(self._clock())
+            return [(c.pid, c.start_time) for c in self._driver.state.clients if c.reap_at is None]
+
+    def state_json(self) -> bytes:
+        """The whole state, for `aimd sim status` and tests."""
+        with self._lock:
+            self._driver.settle(self._clock())
+            return dump(self._driver.state)
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _file(self, path: str, now: float) -> File:
+        entry = self._tree.resolve(path, now)
+        if not isinstance(entry, File):
+            raise IsADirectoryError(path)
+        return entry
+
+    def _waiting(self, operation: Callable[[float], Result]) -> Result:
+        """Run an operation as soon as the driver's lock that it needs is free; blocks like the system call."""
+        while True:
+            with self._lock:
+                try:
+                    return operation(self._clock())
+                except Blocked as blocked:
+                    until = blocked.until
+            self._sleep_until(until)
+
+    def _sleep_until(self, instant: float) -> None:
+        while (remaining := instant - self._clock()) > 0:
+            time.sleep(remaining)
+
+    def _finish_interrupted(self) -> None:
+        """A write in flight when its process died: the kernel completes it all the same."""
+        self._driver.settle(float("inf"))
+        self._driver.state.hole_until = 0.0
+
+    def _changed(self) -> None:
+        """Keep the state (a rename survives kill -9) and tell the listeners what happened."""
+        with self._lock:
+            events, self._driver.events = self._driver.events, []
+            if self._path is not None:
+                temporary = self._path.with_suffix(".new")
+                temporary.write_bytes(dump(self._driver.state))
+                temporary.replace(self._path)
+        for kind, address in events:
+            for listener in self._listeners:
+                listener(kind, address)

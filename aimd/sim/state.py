@@ -1,0 +1,167 @@
+"""State of a simulated node, as plain data that can be written to a file and read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import msgspec
+
+from aimd.domain.modes import ComputeMode, MemoryMode
+from aimd.sim.hardware import BUSES, MODELS, PROFILES, Profile, SimModel
+
+
+class FaultKind(str, Enum):
+    """Faults on demand; `SimFault` says how often and where."""
+
+    BUSY = "busy"  # the compute write answers EBUSY
+    FIRMWARE_REFUSAL = "firmware-refusal"  # the write succeeds, the mode file says new, the nodes stay old
+    KFD_FAILURE = "kfd-failure"  # the write answers EIO, all nodes of the GPU are gone until a driver load
+    SLOW_WRITE = "slow-write"  # the write takes `seconds`, readers of the mode file block
+    REBUILD_WINDOW = "rebuild-window"  # nodes/ is empty for `seconds` at each rebuild
+    RESET = "reset"  # the GPU is in reset for `seconds`
+    DEVICE_LOST = "device-lost"  # the PCI device disappears
+    MINORS_EXHAUSTED = "minors-exhausted"  # only 63 DRM devices from the next driver load on
+    CGROUP_DENIED = "cgroup-denied"  # KFD files of the GPU answer EPERM (device cgroup)
+    ACCESS_DENIED = "access-denied"  # opening a mode file for writing answers EACCES
+    READ_ONLY = "read-only"  # opening a mode file for writing answers EROFS
+    MEMORY_REFUSAL = "memory-refusal"  # the firmware refuses the memory mode at the next driver load
+
+    __str__ = str.__str__
+
+
+@dataclass(slots=True)
+class SimFault:
+    """An armed fault: on one GPU (PCI address) or all, `remaining` times (None = until cleared)."""
+
+    kind: FaultKind
+    gpu: str | None = None
+    remaining: int | None = 1
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class KfdNode:
+    """A GPU node of the KFD topology. `due` is when it appears while its GPU is being switched."""
+
+    address: str
+    index: int
+    first_xcc: int
+    xcc_count: int
+    memory_bytes: int
+    gpu_id: int
+    render_minor: int
+    simd_id_base: int
+    due: float = 0.0
+
+
+@dataclass(slots=True)
+class SimClient:
+    """A KFD client: a process that opened /dev/kfd.
+
+    Attributes:
+        start_time: field 22 of /proc/<pid>/stat, so that a reused pid is told apart.
+        vram: bytes by gpu_id, one entry per permitted node (pdd), 0 if unused.
+        gpus: PCI addresses of these nodes.
+        reap_at: when the driver has released it, None while it lives.
+    """
+
+    pid: int
+    start_time: int
+    vram: dict[int, int]
+    gpus: list[str]
+    reap_at: float | None = None
+
+
+@dataclass(slots=True)
+class SimGpu:
+    """One GPU. `mode_file` is the mode that the driver has cached, `compute` what the hardware is in."""
+
+    address: str
+    bus: int
+    xcc_count: int
+    unique_id: int
+    hive_id: int
+    numa_node: int
+    vf: bool = False
+    compute: ComputeMode = ComputeMode.SPX
+    mode_file: ComputeMode = ComputeMode.SPX
+    memory: MemoryMode = MemoryMode.NPS1
+    requested_memory: MemoryMode | None = None
+    alloc_mode: str = "CAPPING"
+    xcp_config: ComputeMode = ComputeMode.SPX
+    render_minors: list[int | None] = field(default_factory=list)
+    switching_until: float | None = None
+    reset_until: float | None = None
+    lost: bool = False
+    kfd_dead: bool = False
+
+
+@dataclass(slots=True)
+class SimState:
+    """The whole node. Instants are on the clock of whoever passes `now`; only differences matter."""
+
+    model: str
+    profile: str
+    gpus: list[SimGpu]
+    nodes: list[KfdNode] = field(default_factory=list)
+    additions: list[KfdNode] = field(default_factory=list)
+    clients: list[SimClient] = field(default_factory=list)
+    faults: list[SimFault] = field(default_factory=list)
+    generation: int = 0
+    simd_id_next: int = 0x80001000  # gpu_processor_id_low (kfd_crat.c)
+    hole_until: float = 0.0
+    boot: int = 1
+    drm_minors: int = 64
+    switch_seconds: float = 0.25
+    rebuild_seconds: float = 0.0005
+    reap_seconds: float = 0.05
+    cpu_cores: int = 96
+    cpu_clock: int = 2750
+
+    @property
+    def hardware(self) -> SimModel:
+        return MODELS[self.model]
+
+    @property
+    def driver(self) -> Profile:
+        return PROFILES[self.profile]
+
+    def gpu(self, address: str) -> SimGpu:
+        return next(gpu for gpu in self.gpus if gpu.address == address)
+
+
+def new_state(model: str, count: int, profile: str = "7.2", **settings: float) -> SimState:
+    """A node with `count` GPUs (1 to 8) of a model in MODELS before its driver was loaded.
+
+    Raises:
+        ValueError: unknown model or profile, or a count out of range.
+    """
+    if model not in MODELS or profile not in PROFILES or not 1 <= count <= len(BUSES):
+        raise ValueError(
+            f"simulated node {model}:{count} with driver {profile} is unknown, expected {'|'.join(MODELS)}:1..8 "
+            f"and driver {'|'.join(PROFILES)}"
+        )
+    hive = 0xD2C9_0000_0000_0001 if count > 1 else 0
+    gpus = [
+        SimGpu(
+            address=f"0000:{bus:02x}:00.0",
+            bus=bus,
+            xcc_count=MODELS[model].xcc_count,
+            unique_id=0xA000_0000_0000_0000 | bus << 32 | 0x5EED,
+            hive_id=hive,
+            numa_node=0 if position < (count + 1) // 2 else 1,
+        )
+        for position, bus in enumerate(BUSES[:count])
+    ]
+    return SimState(model=model, profile=profile, gpus=gpus, **settings)  # type: ignore[arg-type]
+
+
+def dump(state: SimState) -> bytes:
+    """The state as JSON."""
+    return msgspec.json.encode(state)
+
+
+def restore(data: bytes) -> SimState:
+    """The state that `dump` wrote; raises msgspec.DecodeError or ValidationError for anything else."""
+    return msgspec.json.decode(data, type=SimState)
