@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from aimd.domain.gpu import Observed
+from aimd.domain.gpu import Holder, Observed
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.node import Event, NodeSnapshot
 from aimd.domain.plan import Plan
@@ -45,6 +45,10 @@ class GpuDriver(Protocol):
         """
         ...
 
+    def holders(self) -> tuple[Holder, ...]:
+        """The KFD clients now; the GPUs they hold are named by the partitions of the last scan."""
+        ...
+
     def generation(self) -> int | None:
         """KFD's generation_id, which moves with every node added or removed; None while there is none."""
         ...
@@ -60,7 +64,12 @@ class GpuDriver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DriverEvent:
-    """What a uevent meant: `driver_reloaded`, `gpu_added`, `gpu_removed` or `gpu_reset`, and the PCI address if one."""
+    """What a uevent meant, and for which GPU (PCI address `0000:05:00.0`; None if for all).
+
+    Kinds: `driver_reloaded` (the module is there again, its GPUs are probed), `driver_unloaded` (it has gone),
+    `gpu_added` (bound to amdgpu), `gpu_removed` (unbound), `gpu_reset` (a reset or a PCI error recovery has ended) and
+    `events_lost` (the kernel dropped events: whatever may have happened).
+    """
 
     kind: str
     address: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -133,13 +134,18 @@ class BusyRule(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One consistent scan of a node: nothing moved while it was read."""
+    """One consistent scan of a node: nothing moved while it was read.
+
+    `pending_memory` is aimd's own memory of requests that the next driver load applies, by PCI address: the driver
+    shows them nowhere.
+    """
 
     gpus: tuple[Gpu, ...]
     holders: tuple[Holder, ...] = ()
     topology_generation: int | None = None
     busy_rule: BusyRule = BusyRule.UNKNOWN
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+    pending_memory: Mapping[str, MemoryMode] = field(default_factory=dict)
 
     def gpu(self, address: str) -> Gpu | None:
         return next((gpu for gpu in self.gpus if gpu.pci_address == address), None)

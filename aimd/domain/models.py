@@ -87,6 +87,15 @@ def compute_mode_of(partition_xcc_count: int, xcc_count: int) -> ComputeMode | N
     return None
 
 
+def automatic_mode(memory: MemoryMode, xcc_count: int) -> ComputeMode:
+    """Compute mode that the driver chooses when it is loaded (`__aqua_vanjaram_get_auto_mode`)."""
+    if memory is MemoryMode.NPS1:
+        return ComputeMode.SPX
+    if memory is MemoryMode.NPS2:
+        return ComputeMode.DPX
+    return ComputeMode.TPX if xcc_count == 6 else ComputeMode.CPX
+
+
 def pair_allowed(gfx_target: int, compute: ComputeMode, memory: MemoryMode) -> bool:
     """Whether the kernel accepts the pair on this family; families that the table lacks are left to the driver."""
     rule = MEMORY_MODES.get(gfx_target)

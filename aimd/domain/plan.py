@@ -8,6 +8,7 @@ from enum import Enum
 
 from aimd.domain.gpu import Holder
 from aimd.domain.modes import PartitionMode
+from aimd.errors import RefusedError
 
 
 class Reason(str, Enum):
@@ -101,3 +102,12 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
     blockers: tuple[Blocker, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+class PlanRefusedError(RefusedError):
+    """A plan with refusals was to be executed; `plan` has them."""
+
+    def __init__(self, plan: Plan) -> None:
+        first = plan.refusals[0]
+        super().__init__(first.message, code=first.reason.value, hint=first.hint)
+        self.plan = plan
