@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from aimd.sim.driver import Driver
-from aimd.sim.state import SimFault, SimState, dump, restore
+from aimd.sim.state import SimState, dump, restore
 from aimd.sim.tree import Blocked, Directory, File, Link, Tree
 
 Clock = Callable[[], float]
@@ -68,6 +68,11 @@ class SimulatedNode:
     def description(self) -> str:
         state = self._driver.state
         return f"{state.model}:{len(state.gpus)}, driver {state.profile}"
+
+    @property
+    def gpu_addresses(self) -> list[str]:
+        """PCI addresses in order: gpu0, gpu1, and so on. They never change, not even when a device is lost."""
+        return [gpu.address for gpu in self._driver.state.gpus]
 
     def listen(self, listener: Callable[[str, str | None], None]) -> None:
         """Call `listener(kind, address)` for each driver event (kinds of ports.DriverEvent), in the acting thread."""
