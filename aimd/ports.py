@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aimd.domain.gpu import Holder, Observed
+from aimd.domain.ledger import LedgerState, LedgerWrite
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.node import Event, NodeSnapshot
 from aimd.domain.plan import Plan
@@ -81,41 +82,6 @@ class DriverEvents(Protocol):
     def __aiter__(self) -> AsyncIterator[DriverEvent]: ...
 
     async def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class GpuRecord:
-    """What the ledger keeps of a GPU beyond what the hardware tells."""
-
-    address: str
-    mode_epoch: int = 0
-    wish: PartitionMode | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerState:
-    """All that a starting daemon reads back.
-
-    `changes` holds every mode change that has not ended and the most recent ended ones, oldest first.
-    `notes` tells what the ledger had to do to itself (quarantine, new boot).
-    """
-
-    boot_id: str | None = None
-    layout_digest: str | None = None
-    gpus: tuple[GpuRecord, ...] = ()
-    changes: tuple[ModeChange, ...] = ()
-    notes: tuple[Event, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerWrite:
-    """What one commit makes durable; either all of it or nothing."""
-
-    changes: tuple[ModeChange, ...] = ()
-    gpus: tuple[GpuRecord, ...] = ()
-    events: tuple[Event, ...] = ()
-    boot_id: str | None = None
-    layout_digest: str | None = None
 
 
 class Ledger(Protocol):

@@ -48,6 +48,7 @@ class NodeSnapshot:
     changes: tuple[ModeChange, ...] = ()
     busy_rule: BusyRule = BusyRule.UNKNOWN
     ready: bool = False
+    topology_generation: int | None = None
     warnings: tuple[str, ...] = field(default=())
 
 

@@ -213,10 +213,8 @@ def _warnings(hive: list[Gpu], desired: Desired, observed: Observed, memory: Mem
             if gpu.pci_address in observed.pending_memory and gpu.pci_address in desired.wishes
         ]
     others = [gpu for gpu in hive if gpu.pci_address not in desired.wishes]
-    told = [
-        f"{memory} takes effect for all {len(hive)} GPUs of the hive when the amdgpu driver is reloaded; until then "
-        "nothing changes and the request cannot be cancelled"
-    ]
+    when = f"{memory} takes effect for all {len(hive)} GPUs of the hive when the amdgpu driver is reloaded"
+    told = [f"{when}; until then nothing changes and the request cannot be cancelled"]
     if observed.holders:
         pids = ", ".join(str(holder.pid) for holder in observed.holders)
         told.append(f"the driver cannot be reloaded while processes use GPUs: {pids}")

@@ -1,0 +1,189 @@
+"""What the control loop can be told (events) and what it can be asked to do (effects).
+
+A token ties a result to the step that asked for it: a result with an old token is stale and ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aimd.domain.gpu import Holder, Observed
+from aimd.domain.ledger import LedgerState, LedgerWrite
+from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
+from aimd.domain.node import NodeSnapshot
+from aimd.domain.switch import ModeChange
+from aimd.errors import AimdError
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """Now: CLOCK_MONOTONIC seconds for deadlines, seconds since the epoch for people."""
+
+    monotonic: float
+    wall: float
+
+
+# -- events ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The ledger was read. `layout` maps `default`, `gpu<n>` or PCI addresses to modes."""
+
+    ledger: LedgerState
+    layout: Mapping[str, PartitionMode]
+    layout_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """A scan has ended: with an observation, or with a failure that a later scan may not have."""
+
+    token: int
+    observed: Observed | None
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PollDue:
+    """It is time to look whether something moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """The cheap look: generation and holders."""
+
+    generation: int | None
+    holders: tuple[Holder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DriverChanged:
+    """A uevent, already understood (ports.DriverEvent)."""
+
+    kind: str
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A client asks for a mode change; the answer goes to `request`."""
+
+    request: int
+    name: str
+    wishes: tuple[tuple[str, PartitionMode], ...]
+    wait_seconds: float | None
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """No lease runs on the GPU and none is admitted."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldersSeen:
+    """The KFD clients at this moment."""
+
+    token: int
+    holders: tuple[Holder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteEnded:
+    """A mode write has returned, with its errno (0 = success) after `seconds`."""
+
+    token: int
+    errno: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """A pause that a step asked for is over."""
+
+    token: int
+
+
+Event = Started | Scanned | PollDue | Polled | DriverChanged | Submitted | Drained | HoldersSeen | WriteEnded | Woken
+
+# -- effects -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Make this durable before any later effect of the same answer."""
+
+    write: LedgerWrite
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer a client's request."""
+
+    request: int
+    result: ModeChange | AimdError
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Show this snapshot."""
+
+    snapshot: NodeSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Observe the node; answered by Scanned."""
+
+    token: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Read generation and holders; answered by Polled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """End admission on the GPU and wait for its leases; answered by Drained."""
+
+    token: int
+    gpu: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undrain:
+    """Admit leases on the GPU again."""
+
+    gpu: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListHolders:
+    """Read the KFD clients; answered by HoldersSeen."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteMode:
+    """One write to a mode file; answered by WriteEnded."""
+
+    token: int
+    gpu: str
+    mode: ComputeMode | MemoryMode
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Answer with Woken after `seconds`."""
+
+    token: int
+    seconds: float
+
+
+Effect = Commit | Reply | Publish | Scan | Poll | Drain | Undrain | ListHolders | WriteMode | Wake
