@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from aimd.domain.models import pair_allowed, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode
-from aimd.sim.faults import spend
-from aimd.sim.hardware import XCP_PER_GPU, automatic_mode, gpu_id, partition_sizes
+from aimd.sim.attributes import compute_mode
+from aimd.sim.faults import armed, spend
+from aimd.sim.hardware import CU_SLOTS_PER_XCC, XCP_PER_GPU, automatic_mode, gpu_id, partition_sizes
 from aimd.sim.state import FaultKind, KfdNode, SimClient, SimFault, SimGpu, SimState
-
-CU_SLOTS_PER_XCC = 40  # array_count * cu_per_simd_array, harvested ones included: the step of simd_id_base
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +26,28 @@ class WriteOutcome:
     errno: int = 0
 
 
+class Blocked(Exception):  # noqa: N818 -- not an error: the system call sleeps
+    """The call sleeps on a lock of the driver and can go on at `until` (seconds)."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__(until)
+        self.until = until
+
+
 class Driver:
-    """The driver of one node. `events` collects (action, devpath-like subject) pairs for front ends to take."""
+    """The driver of one node.
+
+    Attributes:
+        events: (kind, PCI address) pairs of ports.DriverEvent, for the front end to take.
+        version: moves with every change of the node list, unlike generation_id across driver loads, too.
+        devices_version: moves when devices come or go.
+    """
 
     def __init__(self, state: SimState) -> None:
         self.state = state
         self.events: list[tuple[str, str | None]] = []
+        self.version = 0
+        self.devices_version = 0
 
     # -- driver load -----------------------------------------------------------------------------------------
 
@@ -43,20 +58,36 @@ class Driver:
         state.additions.clear()
         state.generation = 1  # the CPU nodes, kfd_topology_init
         state.simd_id_next = 0x80001000
-        minors = iter(range(128, 128 + state.drm_minors))
+        self._apply_memory_requests()
+        exhausted = any(fault.kind is FaultKind.MINORS_EXHAUSTED for fault in state.faults)
+        minors = iter(range(128, 128 + (63 if exhausted else state.drm_minors)))
         for gpu in state.gpus:
-            if gpu.requested_memory is not None and spend(state, FaultKind.MEMORY_REFUSAL, gpu.address) is None:
-                gpu.memory = gpu.requested_memory
-            gpu.requested_memory = None
             gpu.switching_until = gpu.reset_until = None
             gpu.kfd_dead = False
-            gpu.render_minors = [next(minors, None) for _ in range(XCP_PER_GPU)]
             gpu.compute = gpu.mode_file = gpu.xcp_config = automatic_mode(gpu.memory, gpu.xcc_count)
             gpu.alloc_mode = "CAPPING"
+            gpu.isolation = []
+            gpu.render_minors = [] if gpu.lost else [next(minors, None) for _ in range(XCP_PER_GPU)]
             if not gpu.lost:
                 for node in self._nodes_of(gpu):
                     self._add(node, now)
+        state.hole_until = 0.0  # a load is one step here
+        self.version += 1
+        self.devices_version += 1
         self.events.append(("driver_reloaded", None))
+
+    def _apply_memory_requests(self) -> None:
+        """At unload the firmware is asked for every member of a hive; one refusal rolls back the others."""
+        hives: dict[int | str, list[SimGpu]] = {}
+        for gpu in self.state.gpus:
+            hives.setdefault(gpu.hive_id or gpu.address, []).append(gpu)
+        for members in hives.values():
+            asked = [gpu for gpu in members if gpu.requested_memory is not None]
+            refused = [gpu for gpu in asked if spend(self.state, FaultKind.MEMORY_REFUSAL, gpu.address)]
+            for gpu in asked:
+                if gpu.requested_memory is not None and not refused:
+                    gpu.memory = gpu.requested_memory
+                gpu.requested_memory = None
 
     def reload(self, now: float) -> int:
         """`modprobe -r amdgpu && modprobe amdgpu`; errno EBUSY while a KFD client lives ("in use"), else 0."""
@@ -84,7 +115,7 @@ class Driver:
     def settle(self, now: float) -> None:
         """Apply what was due: nodes of a switch that appear, ended switches and resets, released clients."""
         state = self.state
-        for node in [node for node in state.additions if node.due <= now]:
+        for node in sorted((node for node in state.additions if node.due <= now), key=lambda node: node.due):
             state.additions.remove(node)
             self._add(node, node.due)
         for gpu in state.gpus:
@@ -111,35 +142,41 @@ class Driver:
     # -- compute mode ----------------------------------------------------------------------------------------
 
     def write_compute(self, address: str, data: bytes, now: float) -> WriteOutcome:
-        """`current_compute_partition` store, checks in the kernel's order (amdgpu_gfx_set_compute_partition)."""
+        """`current_compute_partition` store, checks in the kernel's order (amdgpu_gfx_set_compute_partition).
+
+        Raises:
+            Blocked: another write switches this GPU; ask again when it has ended.
+        """
         self.settle(now)
         gpu = self.state.gpu(address)
-        mode = next((mode for mode in ComputeMode if data[:3].upper() == mode.value.encode()), None)
-        failure = self._compute_refusal(gpu, mode, now)
-        if failure is not None:
-            return WriteOutcome(now, failure)
-        assert mode is not None
+        mode = compute_mode(data)
+        refusal = self._compute_refusal(gpu, mode)
+        if refusal is not None or mode is None:
+            return WriteOutcome(now, refusal or 0)
         return self._begin(gpu, mode, now)
 
-    def _compute_refusal(self, gpu: SimGpu, mode: ComputeMode | None, now: float) -> int | None:
+    def _compute_refusal(self, gpu: SimGpu, mode: ComputeMode | None) -> int | None:
         """Errno of the first check that fails, 0 for a success without effect, None to go on."""
         profile = self.state.driver
         if gpu.lost:
             return errno.ENODEV
         if gpu.xcc_count % 2 or mode is None or partition_count(mode, gpu.xcc_count) is None:
             return errno.EINVAL
+        if gpu.switching_until is not None:  # the cached mode is "in transition", so the next check lets nobody pass
+            raise Blocked(gpu.switching_until)
         if gpu.reset_until is not None and profile.reset_eperm:
             return errno.EPERM
         if mode is gpu.mode_file or gpu.vf:
             return 0
         if not pair_allowed(self.state.hardware.gfx_target, mode, gpu.memory):
             return errno.EINVAL
-        if self.holders(gpu.address) or spend(self.state, FaultKind.BUSY, gpu.address):
+        locked = self.state.gpus if profile.node_wide_busy else [gpu]
+        if self.holders(gpu.address) or any(self._kfd_locked(other) for other in locked):
             return errno.EBUSY
-        locked = [gpu] if not profile.node_wide_busy else self.state.gpus
-        if any(other.reset_until is not None or other.switching_until is not None for other in locked):
-            return errno.EBUSY
-        return None
+        return errno.EBUSY if spend(self.state, FaultKind.BUSY, gpu.address) else None
+
+    def _kfd_locked(self, gpu: SimGpu) -> bool:
+        return gpu.reset_until is not None or gpu.switching_until is not None
 
     def _begin(self, gpu: SimGpu, mode: ComputeMode, now: float) -> WriteOutcome:
         """Take the nodes away now and schedule the new ones to appear inside the write."""
@@ -147,7 +184,8 @@ class Driver:
         slow = spend(state, FaultKind.SLOW_WRITE, gpu.address)
         for node in [node for node in state.nodes if node.address == gpu.address]:
             state.nodes.remove(node)
-            self._rebuilt(now)
+            self._rebuilt(now, gpu.address)
+        gpu.isolation = []
         gpu.mode_file = gpu.xcp_config = mode
         gpu.alloc_mode = "CAPPING"  # amdgpu_xcp_init resets it
         until = now + state.switch_seconds + (slow.seconds if slow else 0.0)
@@ -157,10 +195,11 @@ class Driver:
         if not spend(state, FaultKind.FIRMWARE_REFUSAL, gpu.address):
             gpu.compute = mode
         nodes = [] if gpu.kfd_dead else self._nodes_of(gpu)
+        step = 2 * self._rebuild_seconds(gpu.address)  # between two rebuilds the tree is whole for a moment
         for position, node in enumerate(nodes):
-            node.due = until + position * state.rebuild_seconds
+            node.due = until + position * step
         state.additions += nodes
-        gpu.switching_until = until + len(nodes) * state.rebuild_seconds
+        gpu.switching_until = until + len(nodes) * step
         return WriteOutcome(gpu.switching_until)
 
     # -- memory mode -----------------------------------------------------------------------------------------
@@ -172,7 +211,7 @@ class Driver:
         if gpu.lost:
             return WriteOutcome(now, errno.ENODEV)
         wanted = next((m for m in self.state.hardware.memory_modes if data.upper().startswith(m.value.encode())), None)
-        if wanted is None:
+        if wanted is None or not self.memory_writable(gpu):
             return WriteOutcome(now, errno.EINVAL)
         if wanted is not gpu.memory:  # the current mode is skipped before the store: a request cannot be cancelled
             for member in self.state.gpus:
@@ -180,14 +219,20 @@ class Driver:
                     member.requested_memory = wanted
         return WriteOutcome(now)
 
+    def memory_writable(self, gpu: SimGpu) -> bool:
+        """Whether current_memory_partition is 0644: newer drivers, more than one mode, no virtual function."""
+        state = self.state
+        return state.driver.memory_writable and len(state.hardware.memory_modes) > 1 and not gpu.vf
+
     # -- KFD clients -----------------------------------------------------------------------------------------
 
     def join(self, pid: int, start_time: int, now: float, *, permitted: frozenset[str] | None = None) -> int:
         """Open /dev/kfd for this process on the permitted GPUs (None = all); EINVAL while KFD is locked, else 0."""
         self.settle(now)
         visible = [node for node in self.state.nodes if permitted is None or node.address in permitted]
-        switching = {gpu.address for gpu in self.state.gpus if gpu.switching_until is not None}
-        locked = bool(switching) if self.state.driver.node_wide_busy else bool(switching & (permitted or switching))
+        locked = {gpu.address for gpu in self.state.gpus if self._kfd_locked(gpu)}
+        if permitted is not None and not self.state.driver.node_wide_busy:
+            locked &= permitted
         if locked or not visible:
             return errno.EINVAL
         if not any(client.pid == pid and client.start_time == start_time for client in self.state.clients):
@@ -216,14 +261,11 @@ class Driver:
         targets = [gpu for gpu in self.state.gpus if fault.gpu in (None, gpu.address)]
         if fault.kind is FaultKind.RESET:
             for gpu in targets:
-                gpu.reset_until = now + fault.seconds
+                # The switch holds the reset domain's lock: a reset waits for its end.
+                gpu.reset_until = max(now, gpu.switching_until or now) + fault.seconds
         elif fault.kind is FaultKind.DEVICE_LOST:
             for gpu in targets:
                 self._lose(gpu, now)
-        elif fault.kind is FaultKind.MINORS_EXHAUSTED:
-            self.state.drm_minors = 63
-        elif fault.kind is FaultKind.REBUILD_WINDOW:
-            self.state.rebuild_seconds = fault.seconds
         else:
             self.state.faults.append(fault)
 
@@ -232,7 +274,8 @@ class Driver:
         self.state.additions[:] = [node for node in self.state.additions if node.address != gpu.address]
         for node in [node for node in self.state.nodes if node.address == gpu.address]:
             self.state.nodes.remove(node)
-            self._rebuilt(now)
+            self._rebuilt(now, gpu.address)
+        self.devices_version += 1
         self.events.append(("gpu_removed", gpu.address))
 
     # -- topology --------------------------------------------------------------------------------------------
@@ -258,15 +301,20 @@ class Driver:
 
     def _add(self, node: KfdNode, at: float) -> None:
         """Append to the node list: numbers of others never grow, the new one gets the highest."""
-        taken = {other.gpu_id for other in self.state.nodes}
+        taken = {other.gpu_id for other in self.state.nodes} | {0}
         while node.gpu_id in taken:
-            node.gpu_id += 1
+            node.gpu_id = node.gpu_id + 1 & 0xFFFF
         node.simd_id_base = self.state.simd_id_next
         self.state.simd_id_next += CU_SLOTS_PER_XCC
         self.state.nodes.append(node)
-        self._rebuilt(at)
+        self._rebuilt(at, node.address)
 
-    def _rebuilt(self, at: float) -> None:
+    def _rebuilt(self, at: float, address: str) -> None:
         """One node came or went: generation_id moves and the tree has a hole while it is built again."""
+        self.version += 1
         self.state.generation += 1
-        self.state.hole_until = at + self.state.rebuild_seconds / 2
+        self.state.hole_until = max(self.state.hole_until, at + self._rebuild_seconds(address))
+
+    def _rebuild_seconds(self, address: str) -> float:
+        window = armed(self.state, FaultKind.REBUILD_WINDOW, address)
+        return window.seconds if window is not None else self.state.rebuild_seconds

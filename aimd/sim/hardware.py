@@ -14,6 +14,7 @@ from aimd.domain.modes import ComputeMode, MemoryMode
 GIB = 1 << 30
 LAST_RANGE_LOSS = 16 << 20  # the last memory range is 16 MiB short (reserved by firmware)
 PAGE = 4096
+CU_SLOTS_PER_XCC = 40  # array_count * cu_per_simd_array, harvested ones included: the step of simd_id_base
 XCP_PER_GPU = 8  # MAX_XCP: DRM devices are registered for all of them, whatever the mode
 
 

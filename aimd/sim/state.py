@@ -89,6 +89,7 @@ class SimGpu:
     memory: MemoryMode = MemoryMode.NPS1
     requested_memory: MemoryMode | None = None
     alloc_mode: str = "CAPPING"
+    isolation: list[int] = field(default_factory=list)
     xcp_config: ComputeMode = ComputeMode.SPX
     render_minors: list[int | None] = field(default_factory=list)
     switching_until: float | None = None
@@ -99,7 +100,17 @@ class SimGpu:
 
 @dataclass(slots=True)
 class SimState:
-    """The whole node. Instants are on the clock of whoever passes `now`; only differences matter."""
+    """The whole node. Instants are on the clock of whoever passes `now`; only differences matter.
+
+    Attributes:
+        generation: KFD's generation_id; 0 before the first driver load.
+        hole_until: until when nodes/ is empty because it is being built again.
+        drm_minors: render minors that the kernel has for XCPs, 63 on the machine of the capture.
+        switch_seconds: time of a compute switch (the real one is not documented).
+        rebuild_seconds: how long nodes/ is empty at each node that comes or goes.
+        reap_seconds: from a client's death until the driver has released it.
+        platform: oem, id and revision of topology/system_properties.
+    """
 
     model: str
     profile: str
@@ -114,10 +125,11 @@ class SimState:
     boot: int = 1
     drm_minors: int = 64
     switch_seconds: float = 0.25
-    rebuild_seconds: float = 0.0005
+    rebuild_seconds: float = 0.00025
     reap_seconds: float = 0.05
     cpu_cores: int = 96
     cpu_clock: int = 2750
+    platform: tuple[int, int, int] = (0x54524541, 0x4D49_3330, 1)
 
     @property
     def hardware(self) -> SimModel:
@@ -127,12 +139,20 @@ class SimState:
     def driver(self) -> Profile:
         return PROFILES[self.profile]
 
+    @property
+    def sockets(self) -> int:
+        """CPU nodes of the topology: two sockets, or one per APU."""
+        return len(self.gpus) if self.hardware.apu else 2
+
     def gpu(self, address: str) -> SimGpu:
         return next(gpu for gpu in self.gpus if gpu.address == address)
 
 
 def new_state(model: str, count: int, profile: str = "7.2", **settings: float) -> SimState:
     """A node with `count` GPUs (1 to 8) of a model in MODELS before its driver was loaded.
+
+    `settings` are the times of SimState. Variants (a virtual function, a harvested GPU, 63 minors) are made by setting
+    the fields of the result.
 
     Raises:
         ValueError: unknown model or profile, or a count out of range.
@@ -150,7 +170,7 @@ def new_state(model: str, count: int, profile: str = "7.2", **settings: float) -
             xcc_count=MODELS[model].xcc_count,
             unique_id=0xA000_0000_0000_0000 | bus << 32 | 0x5EED,
             hive_id=hive,
-            numa_node=0 if position < (count + 1) // 2 else 1,
+            numa_node=position if MODELS[model].apu else int(position >= (count + 1) // 2),
         )
         for position, bus in enumerate(BUSES[:count])
     ]
