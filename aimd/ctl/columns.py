@@ -1,0 +1,178 @@
+"""Which columns the tables have: one tuple per kind of object, `wide` ones marked.
+
+A cell is a function of the object's JSON. Column names are an interface like the messages: scripts cut them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from aimd.ctl.fields import UNKNOWN, flag, item, items, number, required, text, texts
+from aimd.ctl.tables import aligned, duration, mode, moment, size
+
+Object = Mapping[str, Any]
+
+
+class Column(NamedTuple):
+    """A header and the cell under it; `narrow` and `wide` say in which of the two tables it stands."""
+
+    header: str
+    cell: Callable[[Object], str]
+    narrow: bool = True
+    wide: bool = True
+
+
+def table(columns: tuple[Column, ...], objects: list[dict[str, Any]], *, wide: bool = False) -> str:
+    """Aligned text with one line per object."""
+    shown = [column for column in columns if (column.wide if wide else column.narrow)]
+    return aligned([column.header for column in shown], [[column.cell(each) for column in shown] for each in objects])
+
+
+def field(key: str) -> Callable[[Object], str]:
+    return lambda each: text(each, key)
+
+
+def modes(each: Object) -> str:
+    return mode(text(each, "compute_mode"), text(each, "memory_mode"))
+
+
+def nominal(each: Object) -> str:
+    return size(number(each, "memory_bytes"))
+
+
+def render_node(each: Object) -> str:
+    return UNKNOWN if required(each, "render_minor") is None else f"renderD{text(each, 'render_minor')}"
+
+
+def drift(each: Object) -> str:
+    return "; ".join(texts(each, "drift")) or "no"
+
+
+def wishes(change: Object) -> str:
+    asked = item(change, "wishes")
+    return ",".join(f"{gpu}={text(asked, gpu)}" for gpu in asked) or UNKNOWN
+
+
+def gpus_of(step: Object) -> str:
+    return ",".join(texts(step, "gpus"))
+
+
+def progress(change: Object) -> str:
+    switches = items(change, "switches")
+    return f"{sum(text(each, 'state') == 'committed' for each in switches)}/{len(switches)}"
+
+
+def of_step(cell: Callable[[Object], str]) -> Callable[[Object], str]:
+    """The cell of a switch's step."""
+    return lambda switch: cell(item(switch, "step"))
+
+
+def seconds(key: str) -> Callable[[Object], str]:
+    return lambda each: duration(number(each, key))
+
+
+GPUS = (
+    Column("NAME", field("name")),
+    Column("PCI-ADDRESS", field("pci_address")),
+    Column("MODEL", field("model")),
+    Column("MODE", modes),
+    Column("REPORTED", field("reported_compute_mode"), narrow=False),
+    Column("WISH", field("wish"), narrow=False),
+    Column("PENDING-MEMORY", field("pending_memory_mode"), narrow=False),
+    Column("PARTITIONS", lambda gpu: str(len(items(gpu, "partitions")))),
+    Column("MEMORY", nominal),
+    Column("MEMORY-BYTES", field("memory_bytes"), narrow=False),
+    Column("STATE", field("state")),
+    Column("NUMA", field("numa_node"), narrow=False),
+    Column("HIVE", field("hive_id"), narrow=False),
+    Column("EPOCH", field("mode_epoch"), narrow=False),
+    Column("HOLDERS", lambda gpu: str(len(items(gpu, "holders"))), narrow=False),
+    Column("CHANGE", field("change"), narrow=False),
+    Column("DRIFT", lambda gpu: "yes" if texts(gpu, "drift") else "no", wide=False),
+    Column("DRIFT", drift, narrow=False),
+)
+
+PARTITIONS = (
+    Column("NAME", field("name")),
+    Column("ID", field("id"), narrow=False),
+    Column("MODE", modes),
+    Column("XCCS", field("xcc_count")),
+    Column("CUS", field("compute_units"), narrow=False),
+    Column("MEMORY", nominal),
+    Column("MEMORY-BYTES", field("memory_bytes"), narrow=False),
+    Column("RENDER-NODE", render_node),
+    Column("EPOCH", field("mode_epoch"), narrow=False),
+)
+
+CHANGES = (
+    Column("NAME", field("name")),
+    Column("STATE", field("state")),
+    Column("MODES", wishes),
+    Column("STEPS", progress),
+    Column("CREATED", lambda change: moment(number(change, "created_at"))),
+    Column("ORIGIN", field("origin"), narrow=False),
+    Column("UID", field("requester_uid"), narrow=False),
+    Column("FINAL", field("final"), narrow=False),
+    Column("BLOCKERS", lambda change: str(len(items(change, "blockers"))), narrow=False),
+)
+
+EVENTS = (
+    Column("SEQUENCE", field("sequence"), narrow=False),
+    Column("TIME", lambda event: moment(number(event, "at"))),
+    Column("SUBJECT", field("subject")),
+    Column("KIND", field("kind")),
+    Column("MESSAGE", field("message")),
+)
+
+NODES = (
+    Column("READY", field("ready")),
+    Column("GPUS", field("gpu_count")),
+    Column("PARTITIONS", field("partition_count")),
+    Column("BUSY-RULE", field("busy_rule")),
+    Column("SIMULATED", field("simulated")),
+    Column("VERSION", field("version")),
+    Column("UPTIME", seconds("uptime_seconds")),
+    Column("PID", field("pid"), narrow=False),
+    Column("GENERATION", field("generation"), narrow=False),
+    Column("TOPOLOGY", field("topology_generation"), narrow=False),
+    Column("BOOT-ID", field("boot_id"), narrow=False),
+)
+
+STEPS = (
+    Column("STEP", field("kind")),
+    Column("GPUS", gpus_of),
+    Column("BEFORE", field("before")),
+    Column("AFTER", field("after")),
+    Column("WHEN", lambda step: "after a driver reload" if flag(step, "after_reload") else "now"),
+)
+
+BLOCKERS = (
+    Column("PID", field("pid")),
+    Column("COMMAND", field("command")),
+    Column("BLOCKS", field("gpu")),
+    Column("HOLDS", lambda blocker: "another GPU" if flag(blocker, "node_wide") else "this GPU"),
+)
+
+SWITCHES = (
+    Column("STEP", of_step(field("kind"))),
+    Column("GPUS", of_step(gpus_of)),
+    Column("BEFORE", of_step(field("before"))),
+    Column("AFTER", of_step(field("after"))),
+    Column("STATE", field("state")),
+    Column("REFUSED-WRITES", field("attempts")),
+    Column("TOOK", seconds("seconds")),
+    Column("IN-DRIVER", seconds("write_seconds")),
+    Column("REASON", field("reason")),
+)
+
+HOLDERS = (
+    Column("PID", field("pid")),
+    Column("COMMAND", field("command")),
+)
+
+VERSIONS = (
+    Column("AIMCTL", field("aimctl")),
+    Column("AIMD", field("aimd")),
+    Column("API", field("api")),
+)

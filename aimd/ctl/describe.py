@@ -1,0 +1,111 @@
+"""`aimctl describe`: all that is known of one object, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aimd.ctl.columns import BLOCKERS, HOLDERS, PARTITIONS, SWITCHES, modes, render_node, table, wishes
+from aimd.ctl.fields import UNKNOWN, flag, items, number, required, text, texts
+from aimd.ctl.tables import indented, listed, moment, size
+
+Payload = Mapping[str, Any]
+
+
+def describe(kind: str, payload: Payload) -> str:
+    """The object as text.
+
+    Args:
+        kind: `gpu` (GpuMessage), `partition` (PartitionMessage) or `plan` (ChangeMessage).
+        payload: the message as dicts and lists.
+
+    Raises:
+        UnreachableError: the payload is no such message.
+        KeyError: there is no such kind.
+    """
+    writers: dict[str, Callable[[Payload], str]] = {"gpu": _gpu, "partition": _partition, "plan": _change}
+    return writers[kind](payload)
+
+
+def _gpu(gpu: Payload) -> str:
+    head = listed(
+        [
+            ("Name", text(gpu, "name")),
+            ("PCI address", text(gpu, "pci_address")),
+            ("Model", text(gpu, "model")),
+            ("Device id", text(gpu, "device_id")),
+            ("State", text(gpu, "state")),
+            ("Mode", modes(gpu)),
+            ("Mode file", text(gpu, "reported_compute_mode")),
+            ("Wish", text(gpu, "wish")),
+            ("Mode epoch", text(gpu, "mode_epoch")),
+            ("Compute modes", _choice(gpu, "available_compute_modes")),
+            ("Memory modes", _choice(gpu, "available_memory_modes")),
+            ("Memory mode file", "writable" if flag(gpu, "memory_mode_writable") else "not writable"),
+            ("Pending memory mode", text(gpu, "pending_memory_mode")),
+            ("Memory", _exact(gpu)),
+            ("NUMA node", text(gpu, "numa_node")),
+            ("XGMI hive", text(gpu, "hive_id")),
+            ("Mode change", text(gpu, "change")),
+            ("Drift", "" if texts(gpu, "drift") else "no"),
+        ]
+    )
+    return (
+        head
+        + indented("\n".join(texts(gpu, "drift")))
+        + _section("Processes", table(HOLDERS, items(gpu, "holders")), empty=not items(gpu, "holders"))
+        + _section("Partitions", table(PARTITIONS, items(gpu, "partitions")), empty=not items(gpu, "partitions"))
+    )
+
+
+def _partition(partition: Payload) -> str:
+    return listed(
+        [
+            ("Name", text(partition, "name")),
+            ("Id", text(partition, "id")),
+            ("GPU", text(partition, "gpu")),
+            ("PCI address", text(partition, "pci_address")),
+            ("Index", text(partition, "index")),
+            ("Mode", modes(partition)),
+            ("Mode epoch", text(partition, "mode_epoch")),
+            ("XCCs", text(partition, "xcc_count")),
+            ("Compute units", text(partition, "compute_units")),
+            ("Memory", _exact(partition)),
+            ("Render node", render_node(partition)),
+        ]
+    )
+
+
+def _change(change: Payload) -> str:
+    head = listed(
+        [
+            ("Name", text(change, "name")),
+            ("State", text(change, "state")),
+            ("Final", text(change, "final")),
+            ("Modes", wishes(change)),
+            ("Origin", text(change, "origin")),
+            ("Requester uid", text(change, "requester_uid")),
+            ("Created", moment(number(change, "created_at"))),
+        ]
+    )
+    switches, blockers = items(change, "switches"), items(change, "blockers")
+    reasons = "\n".join(text(each, "message") for each in switches if required(each, "message") is not None)
+    return (
+        head
+        + _section("Steps", table(SWITCHES, switches), empty=not switches)
+        + (f"Reasons:\n{indented(reasons)}" if reasons else "")
+        + _section("Blocked by", table(BLOCKERS, blockers), empty=not blockers)
+    )
+
+
+def _section(title: str, block: str, *, empty: bool) -> str:
+    return f"{title}: none\n" if empty else f"{title}:\n{indented(block)}"
+
+
+def _choice(gpu: Payload, key: str) -> str:
+    return ", ".join(texts(gpu, key)) or UNKNOWN
+
+
+def _exact(each: Payload) -> str:
+    memory_bytes = number(each, "memory_bytes")
+    return UNKNOWN if memory_bytes is None else f"{size(memory_bytes)} ({text(each, 'memory_bytes')} bytes)"

@@ -1,0 +1,225 @@
+"""Messages that the tests of aimctl show: a divided GPU, one that drifts, and one of which nothing can be read."""
+
+from __future__ import annotations
+
+from aimd.protocol.messages import (
+    BlockerMessage,
+    ChangeMessage,
+    EventMessage,
+    GpuMessage,
+    HolderMessage,
+    InventoryMessage,
+    NodeMessage,
+    PartitionMessage,
+    PlanMessage,
+    RefusalMessage,
+    StepMessage,
+    SwitchMessage,
+)
+from tests.fakes.api import World
+
+GPU0, GPU1, GPU2 = "0000:05:00.0", "0000:26:00.0", "0000:46:00.0"
+
+
+def partition(gpu: str, address: str, index: int, *, divided: bool) -> PartitionMessage:
+    return PartitionMessage(
+        id=f"{address}/{index}",
+        name=f"{gpu}/{index}",
+        gpu=gpu,
+        pci_address=address,
+        index=index,
+        compute_mode="DPX" if divided else "SPX",
+        memory_mode="NPS1",
+        xcc_count=4 if divided else 8,
+        compute_units=152 if divided else 304,
+        memory_bytes=103070826496 if divided else 206141652992,
+        render_minor=128 + index,
+        mode_epoch=2,
+    )
+
+
+def known_gpu(name: str, address: str, *, divided: bool) -> GpuMessage:
+    return GpuMessage(
+        name=name,
+        pci_address=address,
+        model="MI300X",
+        device_id="0x74a1",
+        state="ready",
+        compute_mode="DPX" if divided else "SPX",
+        memory_mode="NPS1",
+        reported_compute_mode="DPX",
+        available_compute_modes=["SPX", "DPX", "QPX", "CPX"],
+        available_memory_modes=["NPS1", "NPS4"],
+        memory_mode_writable=True,
+        memory_bytes=206141652992,
+        numa_node=0,
+        hive_id="0x1f2e",
+        partitions=[partition(name, address, index, divided=divided) for index in range(2 if divided else 1)],
+        mode_epoch=2,
+        wish="DPX/NPS1",
+        drift=[] if divided else ["wished are DPX/NPS1, the partitions show SPX/NPS1", "the mode file says DPX"],
+        pending_memory_mode=None if divided else "NPS4",
+        change=None if divided else "set-mode-1",
+        holders=[]
+        if divided
+        else [HolderMessage(pid=4711, command="python3 serve.py"), HolderMessage(pid=9, command=None)],
+    )
+
+
+def unknown_gpu() -> GpuMessage:
+    return GpuMessage(
+        name="gpu2",
+        pci_address=GPU2,
+        model=None,
+        device_id=None,
+        state="ready",
+        compute_mode="CPX",
+        memory_mode=None,
+        reported_compute_mode=None,
+        available_compute_modes=None,
+        available_memory_modes=None,
+        memory_mode_writable=False,
+        memory_bytes=None,
+        numa_node=None,
+        hive_id=None,
+        partitions=[
+            PartitionMessage(
+                id=f"{GPU2}/0",
+                name="gpu2/0",
+                gpu="gpu2",
+                pci_address=GPU2,
+                index=0,
+                compute_mode=None,
+                memory_mode=None,
+                xcc_count=None,
+                compute_units=None,
+                memory_bytes=None,
+                render_minor=None,
+            )
+        ],
+    )
+
+
+def inventory() -> InventoryMessage:
+    return InventoryMessage(
+        gpus=[known_gpu("gpu0", GPU0, divided=True), known_gpu("gpu1", GPU1, divided=False), unknown_gpu()],
+        topology_generation=7,
+        warnings=["gpu2: mem_banks cannot be read"],
+    )
+
+
+def step(gpu: str = "gpu1", *, kind: str = "compute", after_reload: bool = False) -> StepMessage:
+    return StepMessage(kind=kind, gpus=[gpu], before="SPX/NPS1", after="DPX/NPS1", after_reload=after_reload)
+
+
+def blocker(*, node_wide: bool = False) -> BlockerMessage:
+    return BlockerMessage(pid=4711, command="python3 serve.py", gpu="gpu1", node_wide=node_wide)
+
+
+def refusal() -> RefusalMessage:
+    return RefusalMessage(
+        gpu="gpu1",
+        reason="mode_not_available",
+        message="gpu1 does not offer TPX",
+        hint="it offers SPX, DPX, QPX, CPX",
+    )
+
+
+def plan(*, refused: bool = False) -> PlanMessage:
+    if refused:
+        return PlanMessage(steps=[], refusals=[refusal()], blockers=[])
+    return PlanMessage(
+        steps=[step(kind="memory"), step(after_reload=True)],
+        refusals=[],
+        blockers=[blocker(), BlockerMessage(pid=9, command=None, gpu="gpu0", node_wide=True)],
+        warnings=["the driver must be reloaded for NPS4"],
+    )
+
+
+def switch(state: str, *, gpu: str = "gpu1", reason: str | None = None, message: str | None = None) -> SwitchMessage:
+    ended = state in ("committed", "failed", "needs_operator")
+    return SwitchMessage(
+        step=step(gpu),
+        state=state,
+        attempts=3 if reason else 0,
+        reason=reason,
+        message=message,
+        seconds=2.345 if ended else None,
+        write_seconds=2.2 if ended else 0.0,
+    )
+
+
+def change(
+    *switches: SwitchMessage,
+    state: str | None = None,
+    name: str = "set-mode-1",
+    blockers: tuple[BlockerMessage, ...] = (),
+) -> ChangeMessage:
+    whole = state or (switches[-1].state if switches else "committed")
+    return ChangeMessage(
+        name=name,
+        origin="client",
+        state=whole,
+        final=whole in ("committed", "failed", "needs_operator"),
+        wishes={"gpu1": "DPX/NPS1"},
+        switches=list(switches),
+        created_at=1700000000.25,
+        requester_uid=0,
+        blockers=list(blockers),
+    )
+
+
+def committing() -> list[ChangeMessage]:
+    return [
+        change(switch("planned")),
+        change(switch("waiting_for_clients", message="1 process holds gpu1"), blockers=(blocker(),)),
+        change(switch("switching")),
+        change(switch("verifying")),
+        change(switch("committed")),
+    ]
+
+
+def failed(reason: str, message: str, *, state: str = "failed") -> ChangeMessage:
+    first = switch(state, reason=reason, message=message)
+    later = switch("failed", gpu="gpu2", reason="earlier_step_failed", message="the step before it failed")
+    return change(first, later, state=state)
+
+
+def events() -> list[EventMessage]:
+    return [
+        EventMessage(
+            sequence=1, at=1700000000.0, kind="daemon_started", subject="node", message="3 GPUs, 4 partitions"
+        ),
+        EventMessage(
+            sequence=2, at=1700000001.5, kind="switch_committed", subject="gpu1", message="SPX/NPS1 -> DPX/NPS1"
+        ),
+        EventMessage(sequence=5, at=1700000002.0, kind="driver_reloaded", subject="node", message="rescanned"),
+    ]
+
+
+def node() -> NodeMessage:
+    return NodeMessage(
+        ready=True,
+        generation=12,
+        gpu_count=3,
+        partition_count=4,
+        topology_generation=7,
+        busy_rule="per-gpu",
+        boot_id="6f1c",
+        simulated=None,
+        version="0.1.0",
+        pid=321,
+        uptime_seconds=3725.0,
+        warnings=["the ledger was rebuilt"],
+    )
+
+
+def world() -> World:
+    return World(
+        inventory=inventory(),
+        node=node(),
+        plan=plan(),
+        change=committing(),
+        changes={"set-mode-0": [change(switch("committed"), name="set-mode-0")]},
+        events=events(),
+    )
