@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -97,9 +98,10 @@ def test_a_stream_may_be_silent_longer_than_an_answer(api: FakeApi, world: World
     world.hold_watch = True
     stream = ApiClient(str(socket_path), 0.1).stream("/v1/events?since=1&watch=1")
     assert [next(stream)["sequence"], next(stream)["sequence"]] == [2, 5]
-    api.stopping.wait(0.3)
-    api.stopping.set()
-    assert list(stream) == []
+    end = threading.Timer(0.4, api.stopping.set)
+    end.start()
+    assert list(stream) == [], "it waited beyond the timeout, until the server ended the stream"
+    end.join()
 
 
 @pytest.mark.parametrize("line", [b'7\r\n{"a":1\n\r\n0\r\n\r\n', b"3\r\n[]\n\r\n0\r\n\r\n", b"5\r\n{}"])
