@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aimd.domain.gpu import BusyRule, Gpu, Holder
 from aimd.domain.modes import MemoryMode, PartitionMode
 from aimd.domain.switch import ModeChange
+from aimd.errors import NotFoundError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,26 @@ class NodeSnapshot:
     busy_rule: BusyRule = BusyRule.UNKNOWN
     ready: bool = False
     topology_generation: int | None = None
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+
+    def find(self, selector: str) -> GpuStatus:
+        """The GPU named by `gpu<n>`, by its number or by its PCI address, in any case.
+
+        Raises:
+            NotFoundError: no GPU of this node is called so.
+        """
+        wanted = selector.strip().lower()
+        for status in self.gpus:
+            if wanted in (status.name, str(status.index), status.gpu.pci_address):
+                return status
+        names = ", ".join(f"{status.name} ({status.gpu.pci_address})" for status in self.gpus) or "none"
+        raise NotFoundError(
+            f"GPU {selector!r} is not on this node", code="unknown_gpu", hint=f"GPUs of this node: {names}"
+        )
+
+    def change(self, name: str) -> ModeChange | None:
+        """The mode change of this name, None if there is none (any more)."""
+        return next((change for change in self.changes if change.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,153 @@
+"""KFD's topology: GPU nodes as values, read so that nothing moved meanwhile.
+
+Facts (hardware notes 2.2): with every node added or removed the driver tears down and rebuilds the whole nodes/ tree and
+then raises generation_id; nodes are hidden (EPERM) from a process whose device cgroup denies their render minor.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from dataclasses import dataclass
+
+from aimd.errors import DriverError, UnstableError
+from aimd.ports import Sysfs
+
+ATTEMPTS = 40
+PAUSE_SECONDS = 0.005
+_MOVED = (errno.ENOENT, errno.ENODEV)
+
+
+@dataclass(frozen=True, slots=True)
+class KfdNode:
+    """A GPU node. `properties` are KFD's own names; `gpu_id` and `memory_bytes` are None where unreadable."""
+
+    number: int
+    properties: dict[str, int]
+    gpu_id: int | None
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A consistent reading. `hidden` counts nodes that the device cgroup hides, `broken` those that cannot be read."""
+
+    generation: int | None
+    nodes: tuple[KfdNode, ...]
+    hidden: int = 0
+    broken: tuple[int, ...] = ()
+
+
+def parse_properties(text: bytes) -> dict[str, int]:
+    """`name value` lines; lines of another form are left out, unknown names are kept."""
+    properties = {}
+    for line in text.decode("ascii", "replace").splitlines():
+        name, _, value = line.partition(" ")
+        if value.strip().lstrip("-").isdigit():
+            properties[name] = int(value)
+    return properties
+
+
+def read_generation(sysfs: Sysfs, topology: str) -> int | None:
+    """generation_id, or None where there is none (no driver, or a capture without it)."""
+    try:
+        return int(sysfs.read(f"{topology}/generation_id"))
+    except (OSError, ValueError):
+        return None
+
+
+def read_topology(sysfs: Sysfs, topology: str) -> Topology:
+    """Read until generation and node list are the same before and after.
+
+    The generation alone does not tell: it is raised after the tree was rebuilt, so a reader that comes and goes
+    within a rebuild sees it unmoved. The list of nodes moves then, or is empty.
+
+    Raises:
+        UnstableError: it moved during each of ATTEMPTS readings.
+        DriverError: there is no topology.
+    """
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE_SECONDS)
+        before = read_generation(sysfs, topology)
+        try:
+            numbers = _node_numbers(sysfs, topology)
+            nodes = [_read_node(sysfs, f"{topology}/nodes/{number}", number) for number in numbers]
+            after = _node_numbers(sysfs, topology)
+        except OSError as error:
+            if error.errno in _MOVED and read_generation(sysfs, topology) is not None:
+                continue
+            raise _no_topology(error, topology) from error
+        if numbers and numbers == after and before == read_generation(sysfs, topology):
+            return _collect(before, nodes)
+    raise UnstableError(
+        f"the KFD topology kept moving during {ATTEMPTS} readings", hint="a mode switch or driver load is under way"
+    )
+
+
+def _no_topology(error: OSError, topology: str) -> DriverError:
+    return DriverError(
+        f"{topology} cannot be read ({error.strerror}): the amdgpu driver is not loaded or has no compute GPU",
+        errno=error.errno or errno.EIO,
+        path=topology,
+    )
+
+
+def _node_numbers(sysfs: Sysfs, topology: str) -> list[int]:
+    return sorted(int(name) for name in sysfs.listdir(f"{topology}/nodes") if name.isdigit())
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One node folder: the GPU node, or why it is none (`cpu`, `hidden`, `broken`)."""
+
+    number: int
+    node: KfdNode | None
+    kind: str
+
+
+def _read_node(sysfs: Sysfs, path: str, number: int) -> _Reading:
+    try:
+        properties = parse_properties(sysfs.read(f"{path}/properties"))
+    except PermissionError:
+        return _Reading(number, None, "hidden")
+    except FileNotFoundError:
+        sysfs.listdir(path)  # raises when the node has gone: the caller reads again
+        return _Reading(number, None, "broken")
+    gpu_id = _read_int(sysfs, f"{path}/gpu_id")
+    if not gpu_id and not properties.get("simd_count"):
+        return _Reading(number, None, "cpu")
+    return _Reading(number, KfdNode(number, properties, gpu_id, _read_memory(sysfs, path)), "gpu")
+
+
+def _read_int(sysfs: Sysfs, path: str) -> int | None:
+    try:
+        return int(sysfs.read(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _read_memory(sysfs: Sysfs, path: str) -> int | None:
+    """Sum of the node's memory banks, None where no bank can be read."""
+    total = None
+    try:
+        banks = sysfs.listdir(f"{path}/mem_banks")
+    except OSError:
+        return None
+    for bank in banks:
+        try:
+            size = parse_properties(sysfs.read(f"{path}/mem_banks/{bank}/properties")).get("size_in_bytes")
+        except OSError:
+            size = None
+        if size is not None:
+            total = (total or 0) + size
+    return total
+
+
+def _collect(generation: int | None, readings: list[_Reading]) -> Topology:
+    return Topology(
+        generation=generation,
+        nodes=tuple(reading.node for reading in readings if reading.node is not None),
+        hidden=sum(reading.kind == "hidden" for reading in readings),
+        broken=tuple(reading.number for reading in readings if reading.kind == "broken"),
+    )

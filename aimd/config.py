@@ -1,0 +1,91 @@
+"""aimd.toml: read, typed, and refused as a whole if anything in it is unknown or out of range."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import tomli
+
+from aimd.domain.modes import PartitionMode
+from aimd.errors import ConfigError, InvalidInputError
+
+_GPU = re.compile(r"default|gpu\d+|[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=86400)]
+
+
+class Switching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[switching]: budgets of a mode switch, in seconds."""
+
+    wait_seconds: Seconds = 30.0
+    settle_seconds: Seconds = 30.0
+    wish_retry_seconds: Seconds = 60.0
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file.
+
+    Attributes:
+        sysfs_root: where /sys is: the system's, a mounted simulation or a captured tree.
+        allow_memory_mode_change: whether aimd may request memory modes (NPS) at all.
+        operators: user names or uids that may change things, beside root and the daemon's own user.
+        poll_seconds: how often the topology's generation is looked at.
+        layout: modes by `default`, `gpu<n>` or PCI address, applied at start.
+    """
+
+    sysfs_root: str = "/sys"
+    allow_memory_mode_change: bool = False
+    operators: list[str | int] = []
+    poll_seconds: Seconds = 2.0
+    log_level: str = "info"
+    switching: Switching = Switching()
+    layout: dict[str, str] = {}
+
+    def modes(self) -> dict[str, PartitionMode]:
+        """The layout, parsed."""
+        return {gpu.lower(): PartitionMode.parse(mode) for gpu, mode in self.layout.items()}
+
+    def layout_digest(self) -> str:
+        """Changes when the layout does; empty for no layout."""
+        if not self.layout:
+            return ""
+        said = "\n".join(f"{gpu}={mode}" for gpu, mode in sorted(self.modes().items()))
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def read_config(path: Path) -> Config:
+    """The configuration in a file.
+
+    Raises:
+        ConfigError: unreadable, no TOML, an unknown key (named by its path) or a value that is not expected.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", hint="name another file with --config") from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, name: str) -> Config:
+    """The configuration in a text; `name` is how messages call it. Raises ConfigError."""
+    try:
+        config = msgspec.convert(tomli.loads(text), Config)
+    except tomli.TOMLDecodeError as error:
+        raise ConfigError(f"{name} is no TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {error}", hint="README lists the settings") from error
+    if config.log_level not in ("debug", "info", "warning", "error"):
+        raise ConfigError(f"{name}: log_level is {config.log_level!r}, expected debug, info, warning or error")
+    for gpu, mode in config.layout.items():
+        if _GPU.fullmatch(gpu.lower()) is None:
+            raise ConfigError(
+                f"{name}: layout.{gpu!r} names no GPU, expected default, gpu0, gpu1, ... or a PCI address"
+            )
+        try:
+            PartitionMode.parse(mode)
+        except InvalidInputError as error:
+            raise ConfigError(f"{name}: layout.{gpu}: {error}", hint=error.hint) from error
+    return config

@@ -1,0 +1,79 @@
+"""Carries out effects that may block: driver and ledger calls in worker threads, pauses on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from aimd.domain.modes import ComputeMode
+from aimd.errors import DriverError, UnstableError
+from aimd.planning import effects as fx
+from aimd.ports import GpuDriver
+
+Result = TypeVar("Result")
+
+
+class Executor:
+    """Worker threads and what runs on them.
+
+    The driver gets several: a mode write is uninterruptible for as long as the firmware takes, and must not keep a
+    scan of the others waiting. The ledger gets one, which makes its commits a sequence.
+    """
+
+    def __init__(self, driver: GpuDriver) -> None:
+        self._driver = driver
+        self._driver_threads = ThreadPoolExecutor(4, thread_name_prefix="gpu")
+        self._ledger_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+
+    async def on_ledger(self, call: Callable[[], Result]) -> Result:
+        """Run a call of the ledger on its thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._ledger_thread, call)
+
+    async def _on_driver(self, call: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._driver_threads, call)
+
+    async def perform(self, effect: fx.Effect) -> fx.Event | None:
+        """Execute one effect; its result is an event."""
+        if isinstance(effect, fx.Scan):
+            return await self._scan(effect)
+        if isinstance(effect, fx.Poll):
+            generation, holders = await self._on_driver(lambda: (self._driver.generation(), self._driver.holders()))
+            return fx.Polled(generation, holders)
+        if isinstance(effect, fx.ListHolders):
+            return fx.HoldersSeen(effect.token, await self._on_driver(self._driver.holders))
+        if isinstance(effect, fx.WriteMode):
+            return await self._write(effect)
+        if isinstance(effect, fx.Wake):
+            await asyncio.sleep(effect.seconds)
+            return fx.Woken(effect.token)
+        if isinstance(effect, fx.Drain):
+            return fx.Drained(effect.token)  # no lease can run: the dispatch service is not part of this version
+        return None
+
+    async def _scan(self, effect: fx.Scan) -> fx.Scanned:
+        try:
+            return fx.Scanned(effect.token, await self._on_driver(self._driver.scan))
+        except (DriverError, UnstableError) as error:
+            return fx.Scanned(effect.token, None, error.message)
+
+    async def _write(self, effect: fx.WriteMode) -> fx.WriteEnded:
+        def write() -> fx.WriteEnded:
+            began, code = time.monotonic(), 0
+            try:
+                if isinstance(effect.mode, ComputeMode):
+                    self._driver.set_compute_mode(effect.gpu, effect.mode)
+                else:
+                    self._driver.request_memory_mode(effect.gpu, effect.mode)
+            except DriverError as error:
+                code = error.errno
+            return fx.WriteEnded(effect.token, code, time.monotonic() - began)
+
+        return await self._on_driver(write)
+
+    def close(self) -> None:
+        """Let running calls end; a write inside the driver cannot be cancelled by anybody."""
+        self._driver_threads.shutdown(cancel_futures=True)
+        self._ledger_thread.shutdown()

@@ -1,0 +1,158 @@
+"""The control loop: events in, the reconciler decides, effects are executed, results come back as events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Sequence
+
+from aimd.daemon.execute import Executor
+from aimd.domain.modes import PartitionMode
+from aimd.domain.node import Event as NodeEvent
+from aimd.domain.node import NodeSnapshot
+from aimd.domain.plan import Plan
+from aimd.domain.switch import ModeChange
+from aimd.errors import AimdError, LedgerError, UnreachableError
+from aimd.planning import effects as fx
+from aimd.planning.reconcile import Reconciler
+from aimd.ports import DriverEvents, Ledger
+
+log = logging.getLogger("aimd")
+
+COMMIT_RETRY_SECONDS = 1.0
+REPLY_SECONDS = 30.0
+
+
+class ControlLoop:
+    """ports.ControlPlane over a Reconciler.
+
+    Commits and publishing are done in order inside a turn; everything that may take long runs beside the loop and
+    comes back as an event.
+    """
+
+    def __init__(self, reconciler: Reconciler, executor: Executor, ledger: Ledger, poll_seconds: float) -> None:
+        self._reconciler = reconciler
+        self._executor = executor
+        self._ledger = ledger
+        self._poll_seconds = poll_seconds
+        self._events: asyncio.Queue[fx.Event] = asyncio.Queue()
+        self._requests = itertools.count(1)
+        self._replies: dict[int, asyncio.Future[ModeChange | AimdError]] = {}
+        self._published = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.ready = asyncio.Event()
+        self.failures = 0
+
+    # -- ports.ControlPlane ----------------------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> NodeSnapshot:
+        return self._reconciler.snapshot
+
+    async def plan(self, wishes: Sequence[tuple[str, PartitionMode]]) -> Plan:
+        return self._reconciler.plan(tuple(wishes))
+
+    async def submit(
+        self, name: str, wishes: Sequence[tuple[str, PartitionMode]], *, wait_seconds: float | None, uid: int
+    ) -> ModeChange:
+        request = next(self._requests)
+        answer = self._replies[request] = asyncio.get_running_loop().create_future()
+        self.post(fx.Submitted(request, name, tuple(wishes), wait_seconds, uid))
+        try:
+            result = await asyncio.wait_for(answer, REPLY_SECONDS)
+        except asyncio.TimeoutError:
+            raise UnreachableError(
+                f"the daemon did not answer within {REPLY_SECONDS:.0f} s; the request may still be carried out",
+                hint=f"aimctl describe plan {name} tells whether it was accepted",
+            ) from None
+        finally:
+            self._replies.pop(request, None)
+        if isinstance(result, AimdError):
+            raise result
+        return result
+
+    async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[NodeEvent]:
+        return await self._executor.on_ledger(lambda: self._ledger.events(after=after, limit=limit))
+
+    async def changed(self, generation: int, timeout: float) -> NodeSnapshot:  # noqa: ASYNC109 - part of the port
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._newer(generation), timeout)
+        return self.snapshot
+
+    async def _newer(self, generation: int) -> None:
+        while self.snapshot.generation <= generation:
+            await self._published.wait()
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    def post(self, event: fx.Event) -> None:
+        """Hand an event to the loop; from the loop's thread only."""
+        self._events.put_nowait(event)
+
+    async def run(self, started: fx.Started, sources: Sequence[DriverEvents]) -> None:
+        """Run until cancelled."""
+        self.post(started)
+        beside = [asyncio.create_task(self._poll()), *(asyncio.create_task(self._listen(s)) for s in sources)]
+        try:
+            while True:
+                await self._turn(await self._events.get())
+        finally:
+            for task in (*beside, *self._tasks):
+                task.cancel()
+            await asyncio.gather(*beside, *self._tasks, return_exceptions=True)
+
+    async def _turn(self, event: fx.Event) -> None:
+        now = fx.Instant(time.monotonic(), time.time())
+        try:
+            for effect in self._reconciler.handle(event, now):
+                await self._execute(effect)
+        except Exception:  # the loop's outermost try: one bad event must not end the daemon
+            self.failures += 1
+            log.exception("event %s could not be handled", type(event).__name__)
+
+    async def _execute(self, effect: fx.Effect) -> None:
+        if isinstance(effect, fx.Commit):
+            await self._commit(effect)
+        elif isinstance(effect, fx.Reply):
+            waiting = self._replies.get(effect.request)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(effect.result)
+        elif isinstance(effect, fx.Publish):
+            self._published.set()
+            self._published = asyncio.Event()
+            if effect.snapshot.ready:
+                self.ready.set()
+        else:
+            task = asyncio.create_task(self._beside(effect))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _commit(self, effect: fx.Commit) -> None:
+        """Journal first: what follows waits until this is durable, however long the disk is full."""
+        for event in effect.write.events:
+            log.info("%s %s: %s", event.kind, event.subject, event.message)
+        while True:
+            try:
+                await self._executor.on_ledger(lambda: self._ledger.commit(effect.write))
+            except LedgerError as error:
+                log.error("%s; trying again in %.0f s, nothing is done before", error, COMMIT_RETRY_SECONDS)  # noqa: TRY400
+                await asyncio.sleep(COMMIT_RETRY_SECONDS)
+            else:
+                return
+
+    async def _beside(self, effect: fx.Effect) -> None:
+        result = await self._executor.perform(effect)
+        if result is not None:
+            self.post(result)
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            self.post(fx.PollDue())
+
+    async def _listen(self, source: DriverEvents) -> None:
+        async for event in source:
+            self.post(fx.DriverChanged(event.kind, event.address))

@@ -1,0 +1,169 @@
+"""Puts the daemon together: the one place that chooses between the real node and a simulated one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import pwd
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aimd.adapters.amdgpu.driver import AmdgpuDriver
+from aimd.adapters.amdgpu.sysfs import OsSysfs
+from aimd.adapters.http.peer import Operators
+from aimd.adapters.http.server import LocalApi, NodeFacts
+from aimd.adapters.ledger import SqliteLedger
+from aimd.adapters.processes import boot_id, command_of
+from aimd.config import Config
+from aimd.daemon.execute import Executor
+from aimd.daemon.loop import ControlLoop
+from aimd.daemon.simulation import Simulation
+from aimd.errors import ConfigError, ConflictError, InvalidInputError
+from aimd.planning import effects as fx
+from aimd.planning.reconcile import Policy, Reconciler
+from aimd.ports import DriverEvents, Sysfs
+from aimd.rundirs import API_SOCKET, RunDirectories
+
+log = logging.getLogger("aimd")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the daemon runs on: files, driver events, boot id, and a description if it is simulated."""
+
+    sysfs: Sysfs
+    sources: tuple[DriverEvents, ...]
+    boot_id: str
+    simulated: str | None = None
+
+
+@contextlib.contextmanager
+def directories(paths: RunDirectories) -> Iterator[None]:
+    """Make the directories and hold the lock that keeps a second daemon away.
+
+    Raises:
+        InvalidInputError: a directory cannot be made.
+        ConflictError: another daemon uses the state directory.
+    """
+    for path, mode in ((paths.runtime, 0o755), (paths.state, 0o700)):
+        try:
+            Path(path).mkdir(mode=mode, parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidInputError(
+                f"directory {path} cannot be made ({error.strerror})", hint="choose others: --runtime-dir, --state-dir"
+            ) from error
+    lock = os.open(f"{paths.state}/aimd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConflictError(
+                f"another aimd uses the state directory {paths.state}",
+                code="already_running",
+                hint="one daemon runs per node; for a second simulated one choose --state-dir and --runtime-dir",
+            ) from error
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.asynccontextmanager
+async def node(config: Config, paths: RunDirectories, simulate: tuple[str, str] | None) -> AsyncIterator[Node]:
+    """The node to run on; `simulate` is a spec such as mi300x:8 and a driver profile."""
+    if simulate is not None:
+        async with Simulation.start(*simulate, paths) as simulation:
+            yield Node(simulation.node, (simulation,), simulation.node.boot_id, simulation.node.description)
+        return
+    from aimd.adapters.uevents import UeventListener  # noqa: PLC0415 - pyroute2 is not needed by a simulated node
+
+    sources: list[DriverEvents] = []
+    try:
+        sources.append(UeventListener())
+    except OSError as error:
+        log.warning("driver events cannot be heard (%s); the poll finds what moved", error)
+    try:
+        yield Node(OsSysfs(Path(config.sysfs_root)), tuple(sources), boot_id())
+    finally:
+        for source in sources:
+            await source.close()
+
+
+def operator_uids(config: Config) -> frozenset[int]:
+    """Uids of root, of this process and of the configured operators; raises ConfigError for an unknown user."""
+    uids = {0, os.getuid()}
+    for operator in config.operators:
+        if isinstance(operator, int):
+            uids.add(operator)
+            continue
+        try:
+            uids.add(pwd.getpwnam(operator).pw_uid)
+        except KeyError as error:
+            raise ConfigError(f"operators: user {operator!r} does not exist on this machine") from error
+    return frozenset(uids)
+
+
+async def run(config: Config, paths: RunDirectories, simulate: tuple[str, str] | None) -> None:
+    """Run the daemon until SIGTERM or SIGINT; raises AimdError if it cannot start."""
+    started = time.monotonic()
+    operators = Operators(operator_uids(config))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with directories(paths):
+        async with node(config, paths, simulate) as machine:
+            ledger = SqliteLedger(Path(paths.state) / "ledger.db", time.time())
+            executor = Executor(AmdgpuDriver(machine.sysfs, command_of))
+            switching = config.switching
+            policy = Policy(
+                config.allow_memory_mode_change,
+                switching.wait_seconds,
+                switching.settle_seconds,
+                switching.wish_retry_seconds,
+            )
+            loop = ControlLoop(Reconciler(policy, machine.boot_id), executor, ledger, config.poll_seconds)
+            api = LocalApi(loop, operators, NodeFacts(machine.boot_id, machine.simulated, started))
+            socket = Path(paths.runtime) / API_SOCKET
+            try:
+                first = fx.Started(await executor.on_ledger(ledger.load), config.modes(), config.layout_digest())
+                running = asyncio.create_task(loop.run(first, machine.sources))
+                await _serve(loop, api, socket, stop, running, machine)
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                await api.close()
+                await executor.on_ledger(ledger.close)
+                executor.close()
+                socket.unlink(missing_ok=True)
+
+
+async def _serve(
+    loop: ControlLoop, api: LocalApi, socket: Path, stop: asyncio.Event, running: asyncio.Task[None], machine: Node
+) -> None:
+    """Open the API when the inventory is there, and wait for the end."""
+    stopping = asyncio.create_task(stop.wait())
+    ready = asyncio.create_task(loop.ready.wait())
+    try:
+        await asyncio.wait({ready, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            await api.start(socket)
+            snapshot = loop.snapshot
+            partitions = sum(len(status.gpu.partitions) for status in snapshot.gpus)
+            kind = f"simulated node {machine.simulated}" if machine.simulated else "node"
+            print(
+                f"aimd is ready: {kind}, {len(snapshot.gpus)} GPUs, {partitions} partitions, API on {socket}",
+                file=sys.stderr,
+                flush=True,
+            )
+            await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+    finally:
+        for task in (stopping, ready):
+            task.cancel()

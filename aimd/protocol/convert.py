@@ -1,0 +1,160 @@
+"""From values of the domain to messages, one function per kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aimd.domain.gpu import Holder
+from aimd.domain.node import Event, GpuStatus, NodeSnapshot
+from aimd.domain.plan import Blocker, Plan, Refusal, Step
+from aimd.domain.switch import ModeChange, Switch
+from aimd.protocol import messages as msg
+
+
+def gpu_message(status: GpuStatus, holders: Iterable[Holder] = (), *, with_epoch: bool = True) -> msg.GpuMessage:
+    """A GPU with its partitions and those of the holders that hold it; without a daemon there is no epoch."""
+    gpu = status.gpu
+    model = gpu.model
+    return msg.GpuMessage(
+        name=status.name,
+        pci_address=gpu.pci_address,
+        model=model.name if model is not None else None,
+        device_id=f"0x{gpu.device_id:04x}" if gpu.device_id is not None else None,
+        state=gpu.state.value,
+        compute_mode=_word(gpu.compute_mode),
+        memory_mode=_word(gpu.memory_mode),
+        reported_compute_mode=_word(gpu.reported_compute),
+        available_compute_modes=_words(gpu.compute_modes),
+        available_memory_modes=_words(gpu.memory_modes),
+        memory_mode_writable=gpu.memory_mode_writable,
+        memory_bytes=gpu.memory_bytes,
+        numa_node=gpu.numa_node,
+        hive_id=f"{gpu.hive_id:016x}" if gpu.hive_id else None,
+        partitions=partition_messages(status, with_epoch=with_epoch),
+        mode_epoch=status.mode_epoch if with_epoch else None,
+        wish=str(status.wish) if status.wish is not None else None,
+        drift=list(status.drift),
+        pending_memory_mode=_word(status.pending_memory),
+        change=status.change,
+        holders=[
+            msg.HolderMessage(pid=holder.pid, command=holder.command)
+            for holder in holders
+            if gpu.pci_address in holder.gpus
+        ],
+    )
+
+
+def partition_messages(status: GpuStatus, *, with_epoch: bool = True) -> list[msg.PartitionMessage]:
+    """The partitions of a GPU, in the order of their index."""
+    gpu = status.gpu
+    return [
+        msg.PartitionMessage(
+            id=f"{gpu.pci_address}/{partition.index}",
+            name=f"{status.name}/{partition.index}",
+            gpu=status.name,
+            pci_address=gpu.pci_address,
+            index=partition.index,
+            compute_mode=_word(gpu.compute_mode),
+            memory_mode=_word(gpu.memory_mode),
+            xcc_count=partition.xcc_count,
+            compute_units=partition.compute_units,
+            memory_bytes=partition.memory_bytes,
+            render_minor=partition.render_minor,
+            mode_epoch=status.mode_epoch if with_epoch else None,
+        )
+        for partition in gpu.partitions
+    ]
+
+
+def inventory_message(snapshot: NodeSnapshot, *, with_epoch: bool = True) -> msg.InventoryMessage:
+    """All GPUs of the node."""
+    return msg.InventoryMessage(
+        gpus=[gpu_message(status, snapshot.holders, with_epoch=with_epoch) for status in snapshot.gpus],
+        topology_generation=snapshot.topology_generation,
+        warnings=list(snapshot.warnings),
+    )
+
+
+def plan_message(plan: Plan) -> msg.PlanMessage:
+    """What a change would do."""
+    return msg.PlanMessage(
+        steps=[_step(step) for step in plan.steps],
+        refusals=refusal_messages(plan.refusals),
+        blockers=blocker_messages(plan.blockers),
+        warnings=list(plan.warnings),
+    )
+
+
+def change_message(change: ModeChange, now: float) -> msg.ChangeMessage:
+    """A mode change; `now` is CLOCK_MONOTONIC seconds, for the time that a running switch has taken so far."""
+    return msg.ChangeMessage(
+        name=change.name,
+        origin=change.origin,
+        state=change.state.value,
+        final=change.current is None,
+        wishes={gpu: _wish(str(mode)) for gpu, mode in change.wishes},
+        switches=[_switch(switch, now) for switch in change.switches],
+        created_at=change.created_at,
+        requester_uid=change.requester_uid,
+    )
+
+
+def event_message(event: Event) -> msg.EventMessage:
+    """An event of the ledger."""
+    return msg.EventMessage(
+        sequence=event.sequence, at=event.at, kind=event.kind, subject=event.subject, message=event.message
+    )
+
+
+def refusal_messages(refusals: Iterable[Refusal]) -> list[msg.RefusalMessage]:
+    """The refusals of a plan."""
+    return [
+        msg.RefusalMessage(gpu=refusal.gpu, reason=refusal.reason.value, message=refusal.message, hint=refusal.hint)
+        for refusal in refusals
+    ]
+
+
+def blocker_messages(blockers: Iterable[Blocker]) -> list[msg.BlockerMessage]:
+    """The processes in the way of a plan."""
+    return [
+        msg.BlockerMessage(
+            pid=blocker.holder.pid, command=blocker.holder.command, gpu=blocker.gpu, node_wide=blocker.node_wide
+        )
+        for blocker in blockers
+    ]
+
+
+def _step(step: Step) -> msg.StepMessage:
+    return msg.StepMessage(
+        kind=step.kind.value,
+        gpus=list(step.gpus),
+        before=str(step.before),
+        after=str(step.after),
+        after_reload=step.after_reload,
+    )
+
+
+def _switch(switch: Switch, now: float) -> msg.SwitchMessage:
+    ended = switch.ended if switch.ended is not None else now
+    return msg.SwitchMessage(
+        step=_step(switch.step),
+        state=switch.state.value,
+        attempts=switch.attempts,
+        reason=_word(switch.reason),
+        message=switch.message,
+        seconds=round(ended - switch.began, 6) if switch.began is not None else None,
+        write_seconds=round(switch.write_seconds, 6),
+    )
+
+
+def _word(value: object | None) -> str | None:
+    return str(value) if value is not None else None
+
+
+def _words(values: Iterable[object] | None) -> list[str] | None:
+    return [str(value) for value in values] if values is not None else None
+
+
+def _wish(mode: str) -> str:
+    """`?` reads as unknown; in a wish it means "as it is" and is left out."""
+    return "/".join(part for part in mode.split("/") if part != "?")
