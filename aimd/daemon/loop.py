@@ -62,7 +62,7 @@ class ControlLoop:
         answer = self._replies[request] = asyncio.get_running_loop().create_future()
         self.post(fx.Submitted(request, name, tuple(wishes), wait_seconds, uid))
         try:
-            result = await asyncio.wait_for(answer, REPLY_SECONDS)
+            result: ModeChange | AimdError = await asyncio.wait_for(answer, REPLY_SECONDS)
         except asyncio.TimeoutError:
             raise UnreachableError(
                 f"the daemon did not answer within {REPLY_SECONDS:.0f} s; the request may still be carried out",
@@ -77,7 +77,7 @@ class ControlLoop:
     async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[NodeEvent]:
         return await self._executor.on_ledger(lambda: self._ledger.events(after=after, limit=limit))
 
-    async def changed(self, generation: int, timeout: float) -> NodeSnapshot:  # noqa: ASYNC109 - part of the port
+    async def changed(self, generation: int, timeout: float) -> NodeSnapshot:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._newer(generation), timeout)
         return self.snapshot

@@ -156,11 +156,8 @@ async def _serve(
             snapshot = loop.snapshot
             partitions = sum(len(status.gpu.partitions) for status in snapshot.gpus)
             kind = f"simulated node {machine.simulated}" if machine.simulated else "node"
-            print(
-                f"aimd is ready: {kind}, {len(snapshot.gpus)} GPUs, {partitions} partitions, API on {socket}",
-                file=sys.stderr,
-                flush=True,
-            )
+            counted = f"{len(snapshot.gpus)} GPUs, {partitions} partitions"
+            sys.stderr.write(f"aimd is ready: {kind}, {counted}, API on {socket}\n")
             await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
