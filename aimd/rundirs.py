@@ -48,23 +48,26 @@ def client_socket(
     variable: str = "AIMD_SOCKET",
     file_name: str = API_SOCKET,
 ) -> str:
-    """Path of a socket of the daemon: option, then `variable`, then the default runtime directory.
+    """Path of a socket of the daemon: option, then `variable`, then the runtime directory of this user's daemon.
 
     $RUNTIME_DIRECTORY is not read: in a client it names the directory of the unit that the client runs in.
 
     Raises:
-        InvalidInputError: a user without XDG_RUNTIME_DIR has no default.
+        InvalidInputError: a user without XDG_RUNTIME_DIR, XDG_STATE_HOME and HOME has no default.
     """
     chosen = option or environ.get(variable)
     if chosen:
         return chosen
     runtime = _user_runtime(environ, uid)
     if runtime is None:
-        raise InvalidInputError(
-            f"the path of {file_name} is unknown: XDG_RUNTIME_DIR is not set, and it was expected to hold aimd/{file_name}",
-            code="socket_unknown",
-            hint=f"name the socket by --socket PATH or {variable}, for the system's daemon {_ROOT_RUNTIME}/{file_name}",
-        )
+        try:
+            runtime = f"{_user_state(environ)}/run"
+        except InvalidInputError as error:
+            raise InvalidInputError(
+                f"the path of {file_name} is unknown: none of XDG_RUNTIME_DIR, XDG_STATE_HOME and HOME is set",
+                code="socket_unknown",
+                hint=f"name the socket by --socket PATH or {variable}; the system's daemon has {_ROOT_RUNTIME}/{file_name}",
+            ) from error
     return f"{runtime}/{file_name}"
 
 

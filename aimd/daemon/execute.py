@@ -56,7 +56,9 @@ class Executor:
     async def _scan(self, effect: fx.Scan) -> fx.Scanned:
         try:
             return fx.Scanned(effect.token, await self._on_driver(self._driver.scan))
-        except (DriverError, UnstableError) as error:
+        except DriverError as error:
+            return fx.Scanned(effect.token, None, error.message, gone=True)
+        except UnstableError as error:
             return fx.Scanned(effect.token, None, error.message)
 
     async def _write(self, effect: fx.WriteMode) -> fx.WriteEnded:

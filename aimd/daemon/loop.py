@@ -43,6 +43,7 @@ class ControlLoop:
         self._replies: dict[int, asyncio.Future[ModeChange | AimdError]] = {}
         self._published = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.looked = asyncio.Event()  # the first scan has ended, well or not
         self.ready = asyncio.Event()
         self.failures = 0
 
@@ -123,6 +124,7 @@ class ControlLoop:
         elif isinstance(effect, fx.Publish):
             self._published.set()
             self._published = asyncio.Event()
+            self.looked.set()
             if effect.snapshot.ready:
                 self.ready.set()
         else:

@@ -146,21 +146,29 @@ async def run(config: Config, paths: RunDirectories, simulate: tuple[str, str] |
 async def _serve(
     loop: ControlLoop, api: LocalApi, socket: Path, stop: asyncio.Event, running: asyncio.Task[None], machine: Node
 ) -> None:
-    """Open the API when the inventory is there, and wait for the end."""
+    """Open the API when the node was looked at, say when the inventory is there, and wait for the end."""
     stopping = asyncio.create_task(stop.wait())
-    ready = asyncio.create_task(loop.ready.wait())
+    looked, ready = asyncio.create_task(loop.looked.wait()), asyncio.create_task(loop.ready.wait())
     try:
-        await asyncio.wait({ready, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
-        if ready.done():
+        await asyncio.wait({looked, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+        if looked.done():
             await api.start(socket)
-            snapshot = loop.snapshot
-            partitions = sum(len(status.gpu.partitions) for status in snapshot.gpus)
-            kind = f"simulated node {machine.simulated}" if machine.simulated else "node"
-            counted = f"{len(snapshot.gpus)} GPUs, {partitions} partitions"
-            sys.stderr.write(f"aimd is ready: {kind}, {counted}, API on {socket}\n")
+            if not loop.ready.is_set():
+                warnings = "; ".join(loop.snapshot.warnings)
+                log.warning("not ready: %s; API on %s", warnings, socket)
+            await asyncio.wait({ready, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+        if loop.ready.is_set():
+            sys.stderr.write(_ready_line(loop, machine, socket))
             await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
     finally:
-        for task in (stopping, ready):
+        for task in (stopping, looked, ready):
             task.cancel()
+
+
+def _ready_line(loop: ControlLoop, machine: Node, socket: Path) -> str:
+    snapshot = loop.snapshot
+    partitions = sum(len(status.gpu.partitions) for status in snapshot.gpus)
+    kind = f"simulated node {machine.simulated}" if machine.simulated else "node"
+    return f"aimd is ready: {kind}, {len(snapshot.gpus)} GPUs, {partitions} partitions, API on {socket}\n"

@@ -38,11 +38,15 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """A scan has ended: with an observation, or with a failure that a later scan may not have."""
+    """A scan has ended: with an observation, or with a failure that a later scan may not have.
+
+    `gone` tells that there was no topology at all: the driver is not loaded.
+    """
 
     token: int
     observed: Observed | None
     failure: str | None = None
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

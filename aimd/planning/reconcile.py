@@ -131,10 +131,12 @@ class Reconciler:
     # -- observation -----------------------------------------------------------------------------------------
 
     def _scanned(self, event: fx.Scanned, now: fx.Instant) -> Effects:
-        if event.observed is None:
-            self._warnings = (event.failure or "the node could not be scanned",)
-        else:
+        if event.observed is not None:
             self._take(event.observed)
+        else:
+            self._warnings = (event.failure or "the node could not be scanned",)
+            if event.gone:
+                self._lose_driver()
         if event.token and event.token != self._token:
             return self._publish()
         if event.token and self._transaction is not None:
@@ -158,6 +160,14 @@ class Reconciler:
         gpus = tuple(sorted((*observed.gpus, *lost), key=lambda gpu: gpu.pci_address))
         self._observed = replace(observed, gpus=gpus)
         self._warnings = observed.warnings
+
+    def _lose_driver(self) -> None:
+        """No driver, no partitions; when it is there again it has been loaded anew."""
+        self._reload_seen = True
+        if self._observed is not None:
+            gpus = tuple(replace(gpu, partitions=(), reported_compute=None) for gpu in self._observed.gpus)
+            self._observed = replace(self._observed, gpus=gpus, holders=(), topology_generation=None)
+            self._shown = {gpu.pci_address: gpu for gpu in gpus}
 
     def _adopt(self, now: fx.Instant, layout_records: dict[str, GpuRecord] | None = None) -> Effects:
         """Show what was observed, but for GPUs in the middle of a switch; count epochs where a mode has changed."""

@@ -59,10 +59,10 @@ def test_a_users_default_socket() -> None:
     assert "/nonexistent/user/1000/aimd/aimd.sock: No such file" in result.stderr
 
 
-def test_a_user_without_a_runtime_directory() -> None:
-    result = run_as_a_user("get", "gpus")
+def test_a_user_without_any_directory() -> None:
+    result = run_as_a_user("get", "gpus", HOME="")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: the path of aimd.sock is unknown: XDG_RUNTIME_DIR is not set")
+    assert result.stderr.startswith("error: the path of aimd.sock is unknown: none of XDG_RUNTIME_DIR")
 
 
 def test_exit_codes_reach_the_shell(api: FakeApi, socket_path: Path) -> None:

@@ -62,12 +62,12 @@ def test_client_socket_of_another_service() -> None:
     assert client_socket({"AIMD_SIM_SOCKET": "/a"}, 0, **names) == "/a"
 
 
-def test_no_runtime_directory_is_said() -> None:
-    with pytest.raises(InvalidInputError, match="XDG_RUNTIME_DIR is not set") as refused:
-        client_socket({"HOME": "/home/u"}, 1000)
+def test_nowhere_to_look_is_said() -> None:
+    with pytest.raises(InvalidInputError, match="none of XDG_RUNTIME_DIR, XDG_STATE_HOME and HOME is set") as refused:
+        client_socket({}, 1000)
     assert "AIMD_SOCKET" in refused.value.hint
 
 
 def test_daemon_and_client_of_one_user_meet() -> None:
-    for environ, uid in ((USER, 1000), ({}, 0)):
+    for environ, uid in ((USER, 1000), ({}, 0), ({"HOME": "/home/u"}, 1000)):
         assert client_socket(environ, uid) == f"{daemon_directories(environ, uid).runtime}/aimd.sock"
