@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -38,7 +39,13 @@ class Reporting(click.Group):
             raise
         except (AimdError, OSError) as error:
             click.echo(f"Error: {_told(error)}", err=True)
-            ctx.exit(next((code for kind, code in _EXITS if isinstance(error, kind)), 1))
+            ctx.exit(_exit_code(error))
+
+
+def _exit_code(error: AimdError | OSError) -> int:
+    if isinstance(error, OSError) and error.errno == errno.EBUSY:
+        return 5
+    return next((code for kind, code in _EXITS if isinstance(error, kind)), 1)
 
 
 def _told(error: AimdError | OSError) -> str:
@@ -199,12 +206,14 @@ def reset(socket_option: str | None, state_dir: str | None) -> None:
     A running daemon or mount does it at once; else the state file that the next daemon will read is rebooted.
     """
     try:
-        with _connect(socket_option) as node:
-            node.reboot()
-            click.echo(f"simulated node {node.path} rebooted")
-    except UnreachableError:
+        node = _connect(socket_option)
+    except (UnreachableError, InvalidInputError):  # nobody runs, or there is not even a default socket
         path = Path(daemon_directories(os.environ, os.getuid(), state_dir=state_dir).state) / STATE_FILE
         click.echo(_reset_file(path))
+        return
+    with node:
+        node.reboot()
+    click.echo(f"simulated node {node.path} rebooted")
 
 
 def _reset_file(path: Path) -> str:

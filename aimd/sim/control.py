@@ -209,7 +209,7 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes | None:
     while True:
         try:
             line = await reader.readuntil(b"\n")
-        except asyncio.LimitOverrunError as overrun:  # noqa: PERF203 -- rare, and the loop is what it needs
+        except asyncio.LimitOverrunError as overrun:
             too_long = True
             await reader.readexactly(overrun.consumed)
         else:

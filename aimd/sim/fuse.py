@@ -58,6 +58,7 @@ class SysfsOperations:
     flag_nopath = flag_nullpath_ok = True  # libfuse need not hold a path's lock while a read or write blocks
 
     def __init__(self, node: SimulatedNode, ready: Callable[[], None]) -> None:
+        self.mounted = False
         self._node = node
         self._ready = ready
         self._born = time.time_ns()
@@ -67,6 +68,7 @@ class SysfsOperations:
         self._next_handle = 1
 
     def init(self, _path: str) -> None:
+        self.mounted = True
         self._ready()
 
     # -- looking ---------------------------------------------------------------------------------------------
@@ -173,9 +175,10 @@ def mount(node: SimulatedNode, directory: Path, ready: Callable[[], None]) -> No
         )
     if os.getuid() == 0:
         options["allow_other"] = True
+    operations = SysfsOperations(node, ready)
     try:
         library.FUSE(
-            SysfsOperations(node, ready),
+            operations,
             str(directory),
             foreground=True,
             fsname="aimd-sim",
@@ -185,6 +188,8 @@ def mount(node: SimulatedNode, directory: Path, ready: Callable[[], None]) -> No
             **options,
         )
     except RuntimeError as cause:  # its number is that of libfuse's main, which has printed the reason
+        if operations.mounted:
+            return  # libfuse 3 answers 8 when a signal ended its loop
         raise UnreachableError(
             f"the simulated /sys cannot be mounted on {directory} (libfuse error {cause}), expected access to /dev/fuse",
             hint="load the kernel module (modprobe fuse), be root or install the Debian package fuse3",
