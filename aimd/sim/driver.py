@@ -258,7 +258,7 @@ class Driver:
     def inject(self, fault: SimFault, now: float) -> None:
         """Arm a fault, or act at once where it is an event (reset, device lost)."""
         self.settle(now)
-        targets = [gpu for gpu in self.state.gpus if fault.gpu in (None, gpu.address)]
+        targets = [gpu for gpu in self.state.gpus if fault.gpu in (None, gpu.address) and not gpu.lost]
         if fault.kind is FaultKind.RESET:
             for gpu in targets:
                 # The switch holds the reset domain's lock: a reset waits for its end.

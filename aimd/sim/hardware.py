@@ -128,8 +128,8 @@ def partition_sizes(model: SimModel, compute: ComputeMode, memory: MemoryMode, x
 
 
 def automatic_mode(memory: MemoryMode, xcc_count: int) -> ComputeMode:
-    """Compute mode that the driver chooses at load (`__aqua_vanjaram_get_auto_mode`)."""
-    if memory is MemoryMode.NPS1:
+    """Compute mode that the driver chooses at load (`__aqua_vanjaram_get_auto_mode`); an odd GPU cannot be divided."""
+    if memory is MemoryMode.NPS1 or xcc_count % 2:
         return ComputeMode.SPX
     if memory is MemoryMode.NPS2:
         return ComputeMode.DPX

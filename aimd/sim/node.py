@@ -6,6 +6,7 @@ and sim/fuse.py mounts it for unmodified programs.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -29,13 +30,21 @@ class SimulatedNode:
         state: a new node (its driver is loaded here) or a restored one.
         path: file that keeps the hardware's state across processes, None to keep it in memory.
         clock: seconds, monotonic, the same for all processes of a boot.
+        sleep: waits for so many seconds of that clock.
     """
 
-    def __init__(self, state: SimState, path: Path | None = None, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        state: SimState,
+        path: Path | None = None,
+        clock: Clock = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._driver = Driver(state)
         self._tree = Tree(self._driver)
         self._path = path
         self._clock = clock
+        self._sleep = sleep
         self._lock = threading.Lock()
         self._listeners: list[Callable[[str, str | None], None]] = []
         if state.generation == 0:
@@ -81,11 +90,16 @@ class SimulatedNode:
     # -- ports.Sysfs -----------------------------------------------------------------------------------------
 
     def read(self, path: str) -> bytes:
-        return self._waiting(lambda now: self._file(path, now).read(now))
+        content = self._waiting(self._opened(path).read)
+        if self._driver.events:  # the end of a reset is noticed when somebody looks
+            self._changed()
+        return content
 
     def write(self, path: str, data: bytes) -> None:
-        self.check_open_for_write(path)
-        outcome = self._waiting(lambda now: self._file(path, now).write(data, now))
+        file = self._opened(path)
+        with self._lock:
+            file.check_open_for_write()
+        outcome = self._waiting(lambda now: file.write(data, now))
         self._changed()
         self._sleep_until(outcome.until)
         with self._lock:
@@ -98,14 +112,14 @@ class SimulatedNode:
         with self._lock:
             entry = self._tree.resolve(path, self._clock())
             if not isinstance(entry, Directory):
-                raise NotADirectoryError(path)
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
             return sorted(entry.children(self._clock()))
 
     def readlink(self, path: str) -> str:
         with self._lock:
             entry = self._tree.resolve(path, self._clock(), follow_last=False)
             if not isinstance(entry, Link):
-                raise OSError(22, os.strerror(22), path)
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
             return entry.target
 
     def writable(self, path: str) -> bool:
@@ -147,10 +161,15 @@ class SimulatedNode:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
+    def _opened(self, path: str) -> File:
+        """The file, found once: a call that waits meets ENODEV if its device goes meanwhile, as in kernfs."""
+        with self._lock:
+            return self._file(path, self._clock())
+
     def _file(self, path: str, now: float) -> File:
         entry = self._tree.resolve(path, now)
         if not isinstance(entry, File):
-            raise IsADirectoryError(path)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return entry
 
     def _waiting(self, operation: Callable[[float], Result]) -> Result:
@@ -165,7 +184,7 @@ class SimulatedNode:
 
     def _sleep_until(self, instant: float) -> None:
         while (remaining := instant - self._clock()) > 0:
-            time.sleep(remaining)
+            self._sleep(remaining)
 
     def _finish_interrupted(self) -> None:
         """A write in flight when its process died: the kernel completes it all the same."""

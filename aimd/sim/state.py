@@ -32,7 +32,10 @@ class FaultKind(str, Enum):
 
 @dataclass(slots=True)
 class SimFault:
-    """An armed fault: on one GPU (PCI address) or all, `remaining` times (None = until cleared)."""
+    """An armed fault: on one GPU (PCI address) or all, `remaining` times (None = until cleared).
+
+    CGROUP_DENIED, REBUILD_WINDOW and MINORS_EXHAUSTED are conditions: they last until cleared and are not counted.
+    """
 
     kind: FaultKind
     gpu: str | None = None
