@@ -1,0 +1,110 @@
+"""What this machine lets the tests do: root, FUSE, network namespaces, shared data. A test asks by fixture."""
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+FUSE_DEVICE = Path("/dev/fuse")
+UNSHARE = (
+    "import ctypes, sys; sys.exit(ctypes.CDLL(None, use_errno=True).unshare(int(sys.argv[1])) and ctypes.get_errno())"
+)
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+
+
+def is_root():
+    return os.geteuid() == 0
+
+
+def libfuse_is_missing():
+    """Asked of the loader afresh: ctypes.util.find_library needs ldconfig or gcc, which not every machine has."""
+    for soname in ("libfuse3.so.4", "libfuse3.so.3", "libfuse.so.2"):
+        try:
+            ctypes.CDLL(soname)
+        except OSError:
+            continue
+        return False
+    return True
+
+
+def fuse_obstacle():
+    """Why nothing can be mounted here and installing packages would not help, or None."""
+    if not os.access(FUSE_DEVICE, os.R_OK | os.W_OK):
+        return f"{FUSE_DEVICE} is missing or closed to uid {os.geteuid()}"
+    if libfuse_is_missing():
+        if not is_root():
+            return "libfuse is not installed (Debian: fuse3), and only root can install it"
+        if shutil.which("apt-get") is None:
+            return "libfuse is not installed, and there is no apt-get to install it with"
+    elif not is_root() and not (shutil.which("fusermount3") or shutil.which("fusermount")):
+        return "fusermount is not installed (Debian: fuse3), and only root can mount without it"
+    return None
+
+
+def namespace_obstacle():
+    """Why a test cannot have a network namespace of its own, or None."""
+    flags = CLONE_NEWNET if is_root() else CLONE_NEWUSER | CLONE_NEWNET
+    code = subprocess.run([sys.executable, "-c", UNSHARE, str(flags)]).returncode
+    return f"unshare: {os.strerror(code)}" if code else None
+
+
+def shared_data_folder():
+    return Path(os.environ.get("AIMD_SHARED_DATA") or PROJECT.parent / "shared" / "data")
+
+
+def install_libfuse():
+    """Debian's fuse3 with the libfuse it depends on (libfuse3-3 or -4). As root, failing here is a failure."""
+    for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", "fuse3"]):
+        result = subprocess.run(
+            command,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if result.returncode != 0:
+            pytest.fail(f"libfuse is missing and `{' '.join(command)}` fails:\n{result.stdout}", pytrace=False)
+    if libfuse_is_missing():
+        pytest.fail("fuse3 is installed and yet no libfuse can be loaded", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def requires_root():
+    if not is_root():
+        pytest.skip(f"needs root, runs as uid {os.geteuid()}")
+
+
+@pytest.fixture(scope="session")
+def requires_fuse():
+    """A machine that can mount by FUSE; as root, one that is made to."""
+    if importlib.util.find_spec("mfusepy") is None:  # not imported yet: that fails without libfuse
+        pytest.skip("mfusepy is not installed (extra `sim`)")
+    if obstacle := fuse_obstacle():
+        pytest.skip(obstacle)
+    if libfuse_is_missing():
+        install_libfuse()
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder with captures and traces that are not part of the project."""
+    folder = shared_data_folder()
+    if not folder.is_dir():
+        pytest.skip(f"no shared data: {folder} does not exist (AIMD_SHARED_DATA names another folder)")
+    return folder
+
+
+def pytest_report_header():
+    root = "yes" if is_root() else f"no (uid {os.geteuid()})"
+    fuse = fuse_obstacle() or ("libfuse will be installed" if libfuse_is_missing() else "yes")
+    namespaces = namespace_obstacle() or "yes"
+    data = shared_data_folder() if shared_data_folder().is_dir() else "no"
+    return f"possible here: root: {root}; fuse: {fuse}; network namespaces: {namespaces}; shared data: {data}"
