@@ -72,7 +72,7 @@ sys.exit(lint_imports(limit_to_contracts=tuple(sys.argv[1:]), no_cache=True))
     result = subprocess.run(
         [sys.executable, "-c", program, *contracts],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(directory), "COLUMNS": "250"},
+        env={**os.environ, "COLUMNS": "250"},
         capture_output=True,
         text=True,
     )

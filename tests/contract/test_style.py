@@ -36,9 +36,10 @@ def check(*command):
 
 
 def tracked_files():
-    result = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True)
+    command = ["git", "-c", f"safe.directory={PROJECT}", "ls-files", "-z"]  # whoever owns the checkout
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     if result.returncode != 0:
-        pytest.skip(f"not a git checkout: {result.stderr.strip()}")
+        pytest.skip(f"no git checkout: {result.stderr.partition(chr(10))[0]}")
     return [path for name in result.stdout.split("\0") if name and (path := PROJECT / name).is_file()]
 
 

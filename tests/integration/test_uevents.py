@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 NAMESPACE = Path(__file__).with_name("event_namespace.py")
-PROJECT = NAMESPACE.parents[2]
 UNAVAILABLE = 77
 
 GPU = "/devices/pci0000:00/0000:00:01.1/0000:05:00.0"
@@ -29,7 +28,7 @@ MODULE_ADDED = uevent("add", "/module/amdgpu", SUBSYSTEM="module")
 
 
 @pytest.fixture
-def heard(request):
+def heard():
     """What a listener reports of these steps; see event_namespace.py for their kinds."""
 
     def run(*steps):
@@ -38,8 +37,6 @@ def heard(request):
             input=json.dumps(steps),
             capture_output=True,
             text=True,
-            cwd=PROJECT,
-            env={"PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"},
             timeout=60,
         )
         if result.returncode == UNAVAILABLE:
