@@ -38,15 +38,15 @@ class SimClient:
             )
         self.path = os.fspath(chosen)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(_ANSWER_SECONDS)
         try:
-            self._socket.connect(self.path)
+            self._socket.connect(self.path)  # without a timeout: it would be EAGAIN while the backlog is full
         except OSError as cause:
             self._socket.close()
             raise UnreachableError(
                 f"simulated node {self.path} does not answer ({cause.strerror or cause}), expected its control socket",
                 hint="start one with `aimd run --simulate mi300x:8` or `aimd sim mount DIR`",
             ) from cause
+        self._socket.settimeout(_ANSWER_SECONDS)
         self._lines = self._socket.makefile("rb")
 
     def join(self, gpus: Sequence[str] | None = None) -> None:

@@ -99,9 +99,9 @@ def sim() -> None:
 )
 @_socket_option
 def mount(directory: Path, model: str, profile: str, state: Path | None, socket_option: str | None) -> None:
-    """Mount a simulated /sys on DIRECTORY and serve it until SIGINT, SIGTERM or umount.
+    """Mount a simulated /sys on DIRECTORY.
 
-    Needs the extra `sim` (pip install 'aimd[sim]') and libfuse (Debian: libfuse3-3). One line on standard output tells
+    It is served until SIGINT, SIGTERM or umount. Needs the extra `sim` (pip install 'aimd[sim]') and libfuse (Debian: libfuse3-3). One line on standard output tells
     when the mount is there. For example:
 
     \b
@@ -127,7 +127,7 @@ def mount(directory: Path, model: str, profile: str, state: Path | None, socket_
 
 
 @sim.command(epilog="See `aimd sim faults` for what is armed, `aimd sim clear` to disarm.")
-@click.argument("kind", type=click.Choice([kind.value for kind in FaultKind]))
+@click.argument("kind", type=click.Choice([kind.value for kind in FaultKind]), metavar="KIND")
 @click.option("--gpu", metavar="GPU", help="gpu0, gpu1, ... or a PCI address; by default all GPUs.")
 @click.option("--times", type=click.IntRange(min=1), help="How often it strikes; once by default.")
 @click.option("--until-cleared", is_flag=True, help="It strikes until `aimd sim clear`.")
@@ -178,7 +178,7 @@ def clear(socket_option: str | None) -> None:
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @_socket_option
 def status(output: str, socket_option: str | None) -> None:
-    """Show the simulated hardware: modes, pending requests, KFD clients, faults."""
+    """Show modes, KFD clients and faults."""
     with _connect(socket_option) as node:
         state = node.status()
     click.echo(json.dumps(state, indent=2) if output == "json" else summarize(state))
@@ -187,9 +187,9 @@ def status(output: str, socket_option: str | None) -> None:
 @sim.command()
 @_socket_option
 def reload(socket_option: str | None) -> None:
-    """Unload and load the amdgpu driver: memory modes that were requested take effect.
+    """Unload and load the amdgpu driver.
 
-    As modprobe -r, it is refused (busy) while a process is a KFD client.
+    Memory modes that were requested take effect. As modprobe -r, it is refused (busy) while a process is a KFD client.
     """
     with _connect(socket_option) as node:
         node.reload()
@@ -201,9 +201,9 @@ def reload(socket_option: str | None) -> None:
     "--state-dir", metavar="DIR", help=f"If none runs: where {STATE_FILE} is; by default the daemon's state directory."
 )
 def reset(socket_option: str | None, state_dir: str | None) -> None:
-    """Reboot the simulated node: SPX/NPS1 on all GPUs, no clients, no faults, a new boot id.
+    """Reboot the simulated node.
 
-    A running daemon or mount does it at once; else the state file that the next daemon will read is rebooted.
+    Afterwards it has all GPUs in SPX/NPS1, no clients, no faults and a new boot id. A running daemon or mount does it at once; else the state file that the next daemon will read is rebooted.
     """
     try:
         node = _connect(socket_option)
@@ -236,9 +236,9 @@ def _reset_file(path: Path) -> str:
 @_socket_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def hold(gpus: tuple[str, ...], socket_option: str | None, command: tuple[str, ...]) -> None:
-    """Be a KFD client, as any process that uses HIP is: mode switches of the GPUs answer EBUSY until it ends.
+    """Keep GPUs busy: be a KFD client of them.
 
-    Without COMMAND it sleeps until it is ended; with `-- COMMAND ...` it becomes COMMAND and stays a client under the
+    So is any process that uses HIP, and until it has ended, mode switches of its GPUs answer EBUSY. Without COMMAND it sleeps until it is ended; with `-- COMMAND ...` it becomes COMMAND and stays a client under the
     same pid. (With the real driver exec ends it, because the address space is another one; here the pid counts.)
     """
     with _connect(socket_option) as node:

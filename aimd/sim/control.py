@@ -74,7 +74,9 @@ class ControlServer:
         for pid, start_time in self._node.clients():
             if not self._watch(pid, start_time):
                 await self._departed(pid)
-        self._server = await asyncio.start_unix_server(self._accepted, self.path, limit=LONGEST_LINE)
+        self._server = await asyncio.start_unix_server(
+            self._accepted, self.path, limit=LONGEST_LINE, backlog=MOST_CONNECTIONS
+        )
         self.path.chmod(0o666)  # as /dev/kfd: anybody may be a client, requests.permitted guards the rest
 
     async def close(self) -> None:
