@@ -33,6 +33,12 @@ class Reason(str, Enum):
     EARLIER_STEP_FAILED = "earlier_step_failed"
     INTERRUPTED_BY_REBOOT = "interrupted_by_reboot"
     ROLLBACK_FAILED = "rollback_failed"
+    NO_ROOM = "no_room"
+    MEMORY_TOO_LARGE = "memory_too_large"
+    GUARANTEE_TOO_LARGE = "guarantee_too_large"
+    UNKNOWN_PARTITION = "unknown_partition"
+    GPU_IN_USE = "gpu_in_use"
+    GPU_DRAINING = "gpu_draining"
 
     __str__ = str.__str__
 

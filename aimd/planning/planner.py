@@ -150,8 +150,8 @@ def _refusal(gpu: Gpu, wish: PartitionMode, memory: MemoryMode | None) -> Refusa
             "aimctl describe gpu shows what the driver offers; such a GPU may not be partitionable",
         )
     after = memory or gpu.memory_mode
-    if not _offered(gpu, wanted, after, memory_changes=memory is not None):
-        offers = [mode.value for mode in ComputeMode if _offered(gpu, mode, after, memory_changes=memory is not None)]
+    if not offered(gpu, wanted, after, memory_changes=memory is not None):
+        offers = [mode.value for mode in ComputeMode if offered(gpu, mode, after, memory_changes=memory is not None)]
         return Refusal(
             address,
             Reason.MODE_NOT_AVAILABLE,
@@ -161,7 +161,7 @@ def _refusal(gpu: Gpu, wish: PartitionMode, memory: MemoryMode | None) -> Refusa
     return None
 
 
-def _offered(gpu: Gpu, mode: ComputeMode, memory: MemoryMode | None, *, memory_changes: bool) -> bool:
+def offered(gpu: Gpu, mode: ComputeMode, memory: MemoryMode | None, *, memory_changes: bool = False) -> bool:
     """What the driver lists counts; the silicon's rules besides, because older drivers list without regard to NPS."""
     listed = gpu.compute_modes
     if listed is not None and not memory_changes and mode not in listed:

@@ -1,0 +1,123 @@
+"""Claims: what a model asks of the node, and where it was placed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from aimd.domain.modes import PartitionMode
+from aimd.domain.plan import Reason
+
+
+class QosClass(str, Enum):
+    """Priority class of a model's requests."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """Service level objective: seconds, ratio of good requests within 0 < ratio < 1, requests per second."""
+
+    latency_seconds: float | None = None
+    objective: float | None = None
+    throughput_floor: float | None = None
+
+
+ANY_MODE = PartitionMode()
+NO_SLO = Slo()
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRef:
+    """A partition by index, on one GPU (PCI address) or, with None, on any."""
+
+    index: int
+    gpu: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.gpu}/{self.index}" if self.gpu is not None else str(self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimSpec:
+    """What is asked for. Two claims with equal specs are the same request.
+
+    Attributes:
+        memory_units: per replica, units of 1/1024 GB.
+        mode: wished modes; None accepts any.
+        partition: the only place allowed; `preferred`: the place taken if it fits.
+        guarantee, limit: dispatch slots per replica; limit None = all of the partition.
+        weight: share of the excess, 1 to 1000.
+        replicas: how many partitions' shares the model gets; each is an assignment of its own.
+    """
+
+    memory_units: int
+    qos: QosClass = QosClass.MEDIUM
+    mode: PartitionMode = ANY_MODE
+    partition: PartitionRef | None = None
+    preferred: PartitionRef | None = None
+    guarantee: int = 0
+    limit: int | None = None
+    weight: int = 1
+    replicas: int = 1
+    slo: Slo = NO_SLO
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One replica's place. `memory_units` and `guarantee` are reserved there until the claim is released."""
+
+    claim: str
+    replica: int
+    gpu: str
+    index: int
+    memory_units: int
+    guarantee: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.claim}/{self.replica}"
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return (self.gpu, self.index)
+
+
+class ClaimState(str, Enum):
+    """PLACED: every replica has its partition. SWITCHING: a mode change makes room. PENDING: waits for room."""
+
+    PLACED = "placed"
+    SWITCHING = "switching"
+    PENDING = "pending"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim as the ledger keeps it, until it is released.
+
+    Attributes:
+        name: the model's name.
+        owner_uid: uid of the peer that made it.
+        change: mode change that makes room, while SWITCHING.
+        reason, message: why it is PENDING.
+    """
+
+    name: str
+    owner_uid: int
+    spec: ClaimSpec
+    created_at: float
+    state: ClaimState = ClaimState.PENDING
+    assignments: tuple[Assignment, ...] = ()
+    change: str | None = None
+    reason: Reason | None = None
+    message: str | None = None
+
+    def placed(self, assignments: tuple[Assignment, ...]) -> Claim:
+        return replace(self, state=ClaimState.PLACED, assignments=assignments, change=None, reason=None, message=None)
