@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from aimd.domain.claim import Assignment, ClaimSpec
-from aimd.domain.gpu import Gpu, GpuState, Observed
+from aimd.domain.gpu import BusyRule, Gpu, GpuState, Observed
 from aimd.domain.memory import free_units, gb_text, nominal_units
 from aimd.domain.models import partition_count
 from aimd.domain.modes import ComputeMode, PartitionMode
@@ -154,7 +154,11 @@ class _Option:
 
 
 def _idle_gpus(observed: Observed, occupancy: Occupancy) -> list[Gpu]:
+    """GPUs that nobody is assigned to and no process holds: a switch of another would fail with EBUSY."""
     used = {assignment.gpu for assignment in occupancy.assignments} | occupancy.closed
+    used |= {gpu for holder in observed.holders for gpu in holder.gpus}
+    if observed.busy_rule is BusyRule.NODE_WIDE and observed.holders:
+        return []
     return [gpu for gpu in observed.gpus if gpu.pci_address not in used and gpu.state is GpuState.READY]
 
 
