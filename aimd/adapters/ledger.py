@@ -1,15 +1,19 @@
 """ports.Ledger in SQLite: WAL, synchronous=FULL, STRICT tables, a checksum per row, quarantine of a bad file.
 
 All methods block and belong to one thread. Rows hold JSON; a row whose checksum is wrong is left out and reported, a
-file that SQLite cannot use is moved aside (`ledger.db.bad-1`, ...) and a new one begun: modes come back from sysfs.
+file that is damaged is moved aside (`ledger.db.bad-1`, ...) and a new one begun: modes come back from sysfs. Damage is
+told from want of space or permission, which is never answered by moving the file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,17 +27,18 @@ from aimd.errors import LedgerError
 SCHEMA_VERSION = 1
 KEPT_EVENTS = 10_000
 KEPT_CHANGES = 100
+PRUNING_INTERVAL = 64  # events; counting them costs more than writing one
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, payload TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;
 CREATE TABLE gpus (key TEXT PRIMARY KEY, payload TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;
 CREATE TABLE changes (
-  position INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, ended INTEGER NOT NULL,
+  position INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, ended INTEGER NOT NULL,
   payload TEXT NOT NULL, checksum INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE events (
-  key INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT NOT NULL, checksum INTEGER NOT NULL
-) STRICT;
+CREATE TABLE events (key INTEGER PRIMARY KEY, payload TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;
 """
+# What identifies a row in its checksum.
+_IDENTITY = {"meta": "key", "gpus": "key", "changes": "key || ' ' || ended", "events": "key"}
 Row = TypeVar("Row")
 
 
@@ -51,29 +56,31 @@ class SqliteLedger:
     def __init__(self, path: Path, wall: float) -> None:
         self._path = path
         self._notes: list[Event] = []
+        self._damaged: list[tuple[str, int]] = []
         self._wall = wall
         try:
-            self._database = self._open()
-        except sqlite3.OperationalError as error:
+            self._database = self._open_or_begin_anew()
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise LedgerError(
-                f"ledger {path} cannot be opened ({error})", hint="check that its folder is writable and has space"
+                f"ledger {path} cannot be opened ({reason}), expected a file in a writable folder with space",
+                hint="check the folder's owner, mode and free space",
             ) from error
-        except sqlite3.DatabaseError as error:
-            self._quarantine(str(error))
-            self._database = self._open()
 
     # -- ports.Ledger ----------------------------------------------------------------------------------------
 
     def load(self) -> LedgerState:
         with self._errors("read"):
-            meta = dict(self._rows("meta", str))
-            gpus = tuple(record for _, record in self._rows("gpus", GpuRecord))
-            changes = tuple(change for _, change in self._rows("changes", ModeChange, order="position"))
+            meta = {key: value for _, key, value in self._rows("meta", str)}
+            gpus = tuple(record for _, _, record in self._rows("gpus", GpuRecord))
+            changes = tuple(change for _, _, change in self._rows("changes", ModeChange))
         notes, self._notes = tuple(self._notes), []
         return LedgerState(meta.get("boot_id"), meta.get("layout_digest"), gpus, changes, notes)
 
     def commit(self, write: LedgerWrite) -> None:
         with self._errors("written"), self._transaction():
+            for table, row in self._damaged:
+                self._database.execute(f"DELETE FROM {table} WHERE rowid = ?", (row,))  # noqa: S608
             for key, value in (("boot_id", write.boot_id), ("layout_digest", write.layout_digest)):
                 if value is not None:
                     self._put("meta", key, value)
@@ -83,40 +90,80 @@ class SqliteLedger:
                 self._put_change(change)
             for event in write.events:
                 self._put_event(event)
+        self._damaged = []
 
     def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
         with self._errors("read"):
             rows = self._rows("events", Event, where="key > ?", values=(after,), limit=limit)
-            return [_numbered(event, key) for key, event in rows]
+            found = [replace(event, sequence=row) for row, _, event in rows]
+        if self._damaged:
+            notes, self._notes = tuple(self._notes), []
+            self.commit(LedgerWrite(events=notes))
+        return found
 
     def close(self) -> None:
         self._database.close()
 
     # -- file ------------------------------------------------------------------------------------------------
 
+    def _open_or_begin_anew(self) -> sqlite3.Connection:
+        """Raises sqlite3.Error and OSError for a file that cannot be used without being damaged."""
+        if self._path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if self._path.is_file() and self._path.stat().st_size == 0:
+            self._note("ledger_empty", "the ledger was an empty file; a new one was begun")
+        try:
+            return self._open()
+        except sqlite3.OperationalError:
+            raise
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            # CORRUPT and NOTADB arrive as DatabaseError itself; a message that quotes damaged text cannot be decoded.
+            self._quarantine(str(error))
+            return self._open()
+
     def _open(self) -> sqlite3.Connection:
-        """Open, check and if need be create; raises sqlite3.DatabaseError for a file that is not usable."""
+        """Open, check and if need be create; raises sqlite3.DatabaseError itself for a damaged file."""
+        _check_header(self._path)
         database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            database.text_factory = _text
+            # Not quick_check: it passes over an index that disagrees with its table, and a row would be there twice.
+            (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise LedgerError(
-                    f"ledger {self._path} has schema version {version}, this aimd knows up to {SCHEMA_VERSION}",
-                    hint="use the aimd that wrote it, or move the file aside to begin a new ledger",
-                )
-            if version == 0:
-                database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            self._check_schema(database)
+            (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode not in ("wal", "memory"):
+                raise sqlite3.OperationalError(f"its file system allows no write-ahead log, only journal mode {mode}")
+            database.execute("PRAGMA synchronous = FULL")
         except BaseException:
             database.close()
             raise
         return database
 
+    def _check_schema(self, database: sqlite3.Connection) -> None:
+        """Create the tables of a new file; raises LedgerError for those of a newer program."""
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        (seal,) = database.execute("PRAGMA application_id").fetchone()
+        tables = _tables(database)
+        if not tables and version == seal == 0:
+            number = f"PRAGMA user_version = {SCHEMA_VERSION}; PRAGMA application_id = {_seal(SCHEMA_VERSION)};"
+            database.executescript(f"BEGIN; {_SCHEMA} {number} COMMIT;")
+            return
+        if seal != _seal(version):
+            raise sqlite3.DatabaseError("the schema version in its header is damaged")
+        if version > SCHEMA_VERSION:
+            raise LedgerError(
+                f"ledger {self._path} has schema version {version}, expected at most {SCHEMA_VERSION}: a newer aimd wrote it",
+                hint="use the aimd that wrote it, or move the file aside to begin a new ledger",
+            )
+        with contextlib.closing(sqlite3.connect(":memory:")) as model:
+            model.executescript(_SCHEMA)
+            if tables != _tables(model):
+                raise sqlite3.DatabaseError("its tables are not those of an aimd ledger")
+
     def _quarantine(self, why: str) -> None:
+        """Move the file and its companions aside; raises OSError."""
         number = 1
         while (aside := self._path.with_name(f"{self._path.name}.bad-{number}")).exists():
             number += 1
@@ -125,31 +172,29 @@ class SqliteLedger:
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self._path}{suffix}").replace(f"{aside}{suffix}")
         words = f"the ledger could not be used ({why}); it was moved to {aside.name} and a new one begun"
-        self._notes.append(Event("ledger_quarantined", "node", words, self._wall))
+        self._note("ledger_quarantined", words)
+
+    def _note(self, kind: str, words: str) -> None:
+        self._notes.append(Event(kind, "node", words, self._wall))
 
     # -- rows ------------------------------------------------------------------------------------------------
 
     def _rows(
-        self,
-        table: str,
-        kind: type[Row],
-        *,
-        where: str = "1",
-        values: tuple[int, ...] = (),
-        order: str = "key",
-        limit: int = -1,
-    ) -> Iterator[tuple[str, Row]]:
-        """Keys and decoded rows; a bad row is reported once, removed and left out."""
-        query = f"SELECT key, payload, checksum FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608
-        for key, payload, checksum in self._database.execute(query, (*values, limit)).fetchall():
+        self, table: str, kind: type[Row], *, where: str = "1", values: tuple[int, ...] = (), limit: int = -1
+    ) -> Iterator[tuple[int, str, Row]]:
+        """Row number, key and decoded row; a bad row is reported, left out, and deleted by the next commit."""
+        query = (
+            f"SELECT rowid, key, {_IDENTITY[table]}, payload, checksum FROM {table} "  # noqa: S608
+            f"WHERE {where} ORDER BY rowid LIMIT ?"
+        )
+        for row, key, identity, payload, checksum in self._database.execute(query, (*values, limit)).fetchall():
             try:
-                if checksum != _checksum(table, key, payload):
+                if checksum != _checksum(table, identity, payload):
                     raise ValueError("checksum")
-                yield key, msgspec.json.decode(payload, type=kind)
+                yield row, key, msgspec.json.decode(payload, type=kind)
             except ValueError:  # msgspec's errors are ValueErrors, too
-                self._database.execute(f"DELETE FROM {table} WHERE key = ?", (key,))  # noqa: S608
-                words = f"row {key} of table {table} was damaged and is left out"
-                self._notes.append(Event("ledger_row_damaged", "node", words, self._wall))
+                self._damaged.append((table, row))
+                self._note("ledger_row_damaged", f"row {key} of table {table} was damaged and is left out")
 
     def _put(self, table: str, key: str, value: object) -> None:
         payload = msgspec.json.encode(value).decode()
@@ -161,11 +206,11 @@ class SqliteLedger:
 
     def _put_change(self, change: ModeChange) -> None:
         payload = msgspec.json.encode(change).decode()
-        ended = change.current is None
+        ended = int(change.current is None)
         self._database.execute(
             "INSERT INTO changes (key, ended, payload, checksum) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE "
             "SET ended = excluded.ended, payload = excluded.payload, checksum = excluded.checksum",
-            (change.name, ended, payload, _checksum("changes", change.name, payload)),
+            (change.name, ended, payload, _checksum("changes", f"{change.name} {ended}", payload)),
         )
         if ended:
             self._database.execute(
@@ -176,10 +221,13 @@ class SqliteLedger:
 
     def _put_event(self, event: Event) -> None:
         payload = msgspec.json.encode(event).decode()
-        cursor = self._database.execute("INSERT INTO events (payload, checksum) VALUES (?, 0)", (payload,))
-        key = cursor.lastrowid or 0
+        key = self._database.execute("INSERT INTO events (payload, checksum) VALUES (?, 0)", (payload,)).lastrowid or 0
         self._database.execute("UPDATE events SET checksum = ? WHERE key = ?", (_checksum("events", key, payload), key))
-        self._database.execute("DELETE FROM events WHERE key <= ?", (key - KEPT_EVENTS,))
+        if key % PRUNING_INTERVAL == 0:
+            self._database.execute(
+                "DELETE FROM events WHERE key <= (SELECT key FROM events ORDER BY key DESC LIMIT 1 OFFSET ?)",
+                (KEPT_EVENTS,),
+            )
 
     # -- errors ----------------------------------------------------------------------------------------------
 
@@ -200,13 +248,44 @@ class SqliteLedger:
             yield
         except sqlite3.Error as error:
             raise LedgerError(
-                f"ledger {self._path} could not be {done} ({error})", hint="check space and health of its disk"
+                f"ledger {self._path} could not be {done} ({error})",
+                hint="check space and health of its disk, and that no other program has it open",
             ) from error
 
 
-def _checksum(table: str, key: object, payload: str) -> int:
-    return zlib.crc32(f"{table}\0{key}\0{payload}".encode())
+def _check_header(path: Path) -> None:
+    """Raise sqlite3.DatabaseError for header values that SQLite answers like want of permission or a mistake in SQL.
+
+    The file format's offsets 18 and 19 are the write and read versions (2 = WAL; a greater write version means
+    "read-only"), 44 the schema format, 56 the text encoding (1 = UTF-8): https://sqlite.org/fileformat2.html
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        return
+    if not header:
+        return
+    versions, schema_format, encoding = header[18:20], header[44:48], header[56:60]
+    never_used = not any(schema_format + encoding)
+    used = schema_format == b"\0\0\0\4" and encoding == b"\0\0\0\1"
+    if versions not in (b"\1\1", b"\2\2") or not (used or never_used):
+        raise sqlite3.DatabaseError("its header is damaged")
 
 
-def _numbered(event: Event, key: str) -> Event:
-    return Event(event.kind, event.subject, event.message, event.at, int(key))
+def _tables(database: sqlite3.Connection) -> list[tuple[str, str]]:
+    return database.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").fetchall()
+
+
+def _seal(version: int) -> int:
+    """Checksum of the schema version, kept as application_id: a flipped bit is not taken for a newer aimd."""
+    return zlib.crc32(f"aimd ledger {version}".encode()) & 0x7FFFFFFF
+
+
+def _text(raw: bytes) -> str:
+    """Damaged text is still text; its checksum tells."""
+    return raw.decode("utf-8", "replace")
+
+
+def _checksum(table: str, identity: object, payload: str) -> int:
+    return zlib.crc32(f"{table}\0{identity}\0{payload}".encode())
