@@ -1,0 +1,166 @@
+"""Messages about claims and their assignments. Memory is in GB as GPUs are sold, limits for processes in bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import Enum
+from typing import TypeVar
+
+from aimd.domain.claim import ClaimSpec, PartitionRef, QosClass, Slo
+from aimd.domain.memory import parse_gb
+from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
+from aimd.errors import InvalidInputError
+from aimd.protocol.messages import HolderMessage, Message
+
+_PLACE = re.compile(r"(.+)/(\d{1,3})")
+MAX_PARTITION_INDEX = 7
+FindGpu = Callable[[str], str]
+Word = TypeVar("Word", bound=Enum)
+
+
+class SloMessage(Message, frozen=True):
+    """Service level objective: latency in seconds, objective as a ratio, floor in requests per second."""
+
+    latency_seconds: float | None = None
+    objective: float | None = None
+    throughput_floor: float | None = None
+
+
+class ClaimRequest(Message, frozen=True):
+    """Body of `PUT /v1/claims/<name>`; the name is the model's.
+
+    `partition` (the only place allowed) and `preferred` are an index on any GPU (3), or one partition ("gpu3/5",
+    "0000:65:00.0/5"). `memory_gb`, `guarantee` and `limit` are per replica.
+    """
+
+    memory_gb: float
+    qos: str = "medium"
+    compute_mode: str | None = None
+    memory_mode: str | None = None
+    partition: int | str | None = None
+    preferred: int | str | None = None
+    guarantee: int = 0
+    limit: int | None = None
+    weight: int = 1
+    replicas: int = 1
+    slo: SloMessage = SloMessage()
+
+    def spec(self, find_gpu: FindGpu) -> ClaimSpec:
+        """What is asked for, checked; `find_gpu` turns `gpu3` or an address into a PCI address.
+
+        Raises:
+            InvalidInputError: a field is out of its range; the message names it.
+            NotFoundError: from `find_gpu`, for a GPU that is not on the node.
+        """
+        return ClaimSpec(
+            memory_units=parse_gb(self.memory_gb),
+            qos=_word("qos", self.qos.lower(), QosClass),
+            mode=PartitionMode(
+                _word("compute_mode", self.compute_mode.upper(), ComputeMode) if self.compute_mode else None,
+                _word("memory_mode", self.memory_mode.upper(), MemoryMode) if self.memory_mode else None,
+            ),
+            partition=_place("partition", self.partition, find_gpu),
+            preferred=_place("preferred", self.preferred, find_gpu),
+            guarantee=_within("guarantee", self.guarantee, 0, 4096),
+            limit=_limit(self.limit, self.guarantee),
+            weight=_within("weight", self.weight, 1, 1000),
+            replicas=_within("replicas", self.replicas, 1, 64),
+            slo=_slo(self.slo),
+        )
+
+
+class AssignmentMessage(Message, frozen=True):
+    """A replica's place; `memory_bytes` is its limit in bytes, None while the partition does not exist yet."""
+
+    name: str
+    claim: str
+    replica: int
+    partition: str
+    partition_name: str
+    pci_address: str
+    index: int
+    memory_gb: float
+    memory_bytes: int | None
+    guarantee: int
+    render_minor: int | None
+
+
+class ClaimMessage(Message, frozen=True):
+    """A claim; `state` is placed, switching (a mode change makes room) or pending (waits for room, `message` why)."""
+
+    name: str
+    state: str
+    owner_uid: int
+    memory_gb: float
+    qos: str
+    compute_mode: str | None
+    memory_mode: str | None
+    partition: str | None
+    preferred: str | None
+    guarantee: int
+    limit: int | None
+    weight: int
+    replicas: int
+    slo: SloMessage
+    assignments: list[AssignmentMessage]
+    change: str | None
+    reason: str | None
+    message: str | None
+    created_at: float
+    holders: list[HolderMessage]
+
+
+class ClaimListMessage(Message, frozen=True):
+    """Answer of `GET /v1/claims`."""
+
+    claims: list[ClaimMessage]
+
+
+class AssignmentListMessage(Message, frozen=True):
+    """Answer of `GET /v1/assignments`."""
+
+    assignments: list[AssignmentMessage]
+
+
+def _word(field: str, value: str, kind: type[Word]) -> Word:
+    try:
+        return kind(value)
+    except ValueError as error:
+        allowed = ", ".join(member.value for member in kind)
+        raise InvalidInputError(f"{field}: {value!r} is unknown, expected one of {allowed}") from error
+
+
+def _within(field: str, value: int, low: int, high: int) -> int:
+    if not low <= value <= high:
+        raise InvalidInputError(f"{field}: {value} is out of range, expected {low} to {high}")
+    return value
+
+
+def _limit(limit: int | None, guarantee: int) -> int | None:
+    if limit is None:
+        return None
+    if limit < max(1, guarantee):
+        raise InvalidInputError(f"limit: {limit} is too small, expected at least 1 and the guarantee ({guarantee})")
+    return _within("limit", limit, 1, 4096)
+
+
+def _place(field: str, text: int | str | None, find_gpu: FindGpu) -> PartitionRef | None:
+    if text is None:
+        return None
+    found = None if isinstance(text, int) or text.isdigit() else _PLACE.fullmatch(text)
+    if found is None and not str(text).isdigit():
+        raise InvalidInputError(
+            f'{field}: {text!r} names no partition, expected an index (3) or one partition ("gpu3/5", "0000:65:00.0/5")'
+        )
+    index = _within(field, int(found[2] if found is not None else text), 0, MAX_PARTITION_INDEX)
+    return PartitionRef(index, find_gpu(found[1]) if found is not None else None)
+
+
+def _slo(slo: SloMessage) -> Slo:
+    for field, value in (("latency_seconds", slo.latency_seconds), ("throughput_floor", slo.throughput_floor)):
+        if value is not None and not 0 < value < float("inf"):
+            raise InvalidInputError(f"slo.{field}: {value} is out of range, expected more than 0")
+    if slo.objective is not None and not 0 < slo.objective < 1:
+        raise InvalidInputError(f"slo.objective: {slo.objective} is out of range, expected a ratio such as 0.99")
+    return Slo(slo.latency_seconds, slo.objective, slo.throughput_floor)
