@@ -19,11 +19,13 @@ from aimd.domain.plan import Desired, Plan, PlanRefusedError, Reason
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.errors import ConflictError, UnreachableError
 from aimd.planning import effects as fx
+from aimd.planning.observation import carried_over, driver_was_loaded
 from aimd.planning.planner import plan
 from aimd.planning.switching import SwitchEvent, advance
 from aimd.planning.transaction import Transaction
 from aimd.planning.verify import verify
 from aimd.planning.view import gpu_statuses, pending_memory, satisfied, wished_by_layout
+from aimd.planning.wishes import kept_wishes
 
 Effects = tuple[fx.Effect, ...]
 KEPT_CHANGES = 100
@@ -92,15 +94,18 @@ class Reconciler:
         self._records = {record.address: record for record in event.ledger.gpus}
         rebooted = event.ledger.boot_id not in (None, self._boot_id)
         happened = SwitchEvent.REBOOTED if rebooted else SwitchEvent.RESTARTED
-        touched = []
+        touched: list[ModeChange] = []
+        wished: list[GpuRecord] = []
         for change in event.ledger.changes:
             self._changes[change.name] = change
             if change.current is not None:
                 self._changes[change.name] = self._reopened(change, happened, now)
                 touched.append(self._changes[change.name])
+                wished += kept_wishes(touched[-1], self._records)
+                self._records.update({record.address: record for record in wished})
         self._layout = event
         self._reload_seen = rebooted
-        write = LedgerWrite(changes=tuple(touched), boot_id=self._boot_id, events=event.ledger.notes)
+        write = LedgerWrite(tuple(touched), tuple(wished), event.ledger.notes, self._boot_id)
         return (fx.Commit(write), fx.Scan())
 
     def _reopened(self, change: ModeChange, happened: SwitchEvent, now: fx.Instant) -> ModeChange:
@@ -112,7 +117,9 @@ class Reconciler:
         words = "the machine was rebooted; the driver has chosen the compute mode anew" if reboot else None
         switch = advance(change.switches[index], happened, now.monotonic, reason=reason, message=words)
         if not switch.final:
-            switch = replace(switch, reason=None, message=None, deadline=now.monotonic + change.wait_seconds)
+            switch = replace(switch, deadline=now.monotonic + change.wait_seconds)
+            if switch.state is not SwitchState.ROLLING_BACK:  # which has to end with the reason it is made for
+                switch = replace(switch, reason=None, message=None)
         return _abandon_rest(replace(change.with_switch(index, switch), boot_id=self._boot_id), now)
 
     def _first_scan(self) -> tuple[Effects, dict[str, GpuRecord]]:
@@ -148,17 +155,9 @@ class Reconciler:
 
     def _take(self, observed: Observed) -> None:
         """Keep the observation; what was learned of the driver's rule and GPUs that vanished are kept, too."""
-        before = self._observed
-        if before is not None:
-            reloaded = (observed.topology_generation or 0) < (before.topology_generation or 0)
-            memory = {gpu.pci_address: gpu.memory_mode for gpu in before.gpus}
-            changed = any(memory.get(g.pci_address, g.memory_mode) is not g.memory_mode for g in observed.gpus)
-            self._reload_seen = self._reload_seen or reloaded or changed
-            if observed.busy_rule is BusyRule.UNKNOWN:
-                observed = replace(observed, busy_rule=before.busy_rule)
-        lost = [replace(g, partitions=()) for a, g in self._shown.items() if observed.gpu(a) is None]
-        gpus = tuple(sorted((*observed.gpus, *lost), key=lambda gpu: gpu.pci_address))
-        self._observed = replace(observed, gpus=gpus)
+        if self._observed is not None:
+            self._reload_seen = self._reload_seen or driver_was_loaded(observed, self._observed)
+        self._observed = carried_over(observed, self._observed, self._shown.values())
         self._warnings = observed.warnings
 
     def _lose_driver(self) -> None:
@@ -179,7 +178,7 @@ class Reconciler:
                 continue
             self._shown[gpu.pci_address] = gpu
             record = changed.get(gpu.pci_address) or self._records.get(gpu.pci_address, GpuRecord(gpu.pci_address))
-            if gpu.partitions and record.mode != gpu.mode:
+            if gpu.partitions and not gpu.in_reset and record.mode != gpu.mode:
                 changed[gpu.pci_address] = replace(record, mode=gpu.mode, mode_epoch=record.mode_epoch + 1)
                 if record.mode is not None:
                     words = f"GPU {gpu.pci_address} went from {record.mode} to {gpu.mode}"
@@ -253,23 +252,15 @@ class Reconciler:
     def _keep(self, change: ModeChange, now: fx.Instant, kind: str, words: str) -> Effects:
         """Remember and journal the change; one that has ended well also makes its modes the GPUs' wish."""
         self._changes[change.name] = change
-        records: tuple[GpuRecord, ...] = ()
-        if change.current is None and change.origin == "client":
-            failed = {gpu for s in change.switches if s.state is not SwitchState.COMMITTED for gpu in s.step.gpus}
-            records = tuple(self._wished(address, wish) for address, wish in change.wishes if address not in failed)
-            self._records.update({record.address: record for record in records})
-            self._open_wishes -= {record.address for record in records}
+        records = kept_wishes(change, self._records)
+        self._records.update({record.address: record for record in records})
+        if change.origin == "client":
+            self._open_wishes -= {record.address for record in records} & {address for address, _ in change.wishes}
         ended = [name for name, kept in self._changes.items() if kept.current is None]
         for name in ended[: max(0, len(ended) - KEPT_CHANGES)]:
             del self._changes[name]
         events = (NodeEvent(kind, change.name, words, now.wall),)
         return (fx.Commit(LedgerWrite(changes=(change,), gpus=records, events=events)),)
-
-    def _wished(self, address: str, wish: PartitionMode) -> GpuRecord:
-        record = self._records.get(address, GpuRecord(address))
-        before = record.wish or PartitionMode()
-        merged = PartitionMode(wish.compute or before.compute, wish.memory or before.memory)
-        return replace(record, wish=merged)
 
     def _begin(self, change: ModeChange, now: fx.Instant) -> Effects:
         """Run the change from where it stands; one without switches has ended already."""

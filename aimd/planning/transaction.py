@@ -129,8 +129,11 @@ class Transaction:
             return self.change, (fx.ListHolders(self.token),), None
         return self._step(outcome.event, now, outcome.reason, f"GPU {self._switch.step.gpu}: {outcome.message}")
 
-    def _holders_after_refusal(self, event: fx.HoldersSeen, _observed: Observed, now: fx.Instant) -> Reached:
-        """Name who is in the way of a write that was refused, learn the driver's rule from it, and try again."""
+    def _holders_after_refusal(self, event: fx.HoldersSeen, observed: Observed, now: fx.Instant) -> Reached:
+        """Name who is in the way of a write that was refused, learn the driver's rule from it, and try again.
+
+        Of a driver whose files show the per-GPU rule nothing is learned: its holder may have left meanwhile.
+        """
         refused = self._refused
         if refused is None:
             return self.change, self._actions(), None
@@ -139,7 +142,7 @@ class Transaction:
         words = f"GPU {gpu}: {refused.message}"
         if own:
             words += f" by {_names(own)}"
-        elif event.holders and refused.reason is Reason.GPU_BUSY:
+        elif event.holders and refused.reason is Reason.GPU_BUSY and observed.busy_rule is not BusyRule.PER_GPU:
             self.learned_rule = BusyRule.NODE_WIDE
             words += f", the driver's rule is node-wide, by {_names(list(event.holders))} on other GPUs"
         if self._late(now):
@@ -185,8 +188,7 @@ class Transaction:
         if gpu is not None and in_mode(gpu, step.before.compute) and gpu.consistent:
             return self._step(SwitchEvent.RESTORED, now)
         shown = f"is in {gpu.mode} with {len(gpu.partitions)} partitions" if gpu is not None else "is gone"
-        words = f"GPU {step.gpu} could not be brought back to {step.before}: it {shown}; {self._switch.message}"
-        return self._step(SwitchEvent.UNRESTORED, now, Reason.ROLLBACK_FAILED, words)
+        return self._step(SwitchEvent.UNRESTORED, now, Reason.ROLLBACK_FAILED, f"it {shown}")
 
     # -- steps -----------------------------------------------------------------------------------------------
 
@@ -198,8 +200,9 @@ class Transaction:
         self.change = self.change.with_switch(self._index, switch)
 
     def _retry(self, event: SwitchEvent, now: fx.Instant, reason: Reason, words: str | None, seconds: float) -> Reached:
-        """Stay in the state and come back to it; nothing durable changes."""
-        self._keep(advance(self._switch, event, now.monotonic, reason=reason, message=words))
+        """Stay in the state and come back to it; nothing durable changes. A roll back keeps saying why it is made."""
+        told = (None, None) if self._switch.state is SwitchState.ROLLING_BACK else (reason, words)
+        self._keep(advance(self._switch, event, now.monotonic, reason=told[0], message=told[1]))
         return self.change, (fx.Wake(self.token, seconds),), None
 
     def _step(
@@ -214,6 +217,9 @@ class Transaction:
     ) -> Reached:
         """Go to the next state, with a new time budget if one is given; after a commit the next switch begins."""
         index = self._index
+        if self._switch.state is SwitchState.ROLLING_BACK and reason is not None:
+            gpu, before, cause = self._switch.step.gpu, self._switch.step.before, self._switch.message
+            reason, words = Reason.ROLLBACK_FAILED, f"GPU {gpu} could not be brought back to {before}: {words}; {cause}"
         switch = advance(self._switch, event, now.monotonic, reason=reason, message=words)
         if budget is not None:
             switch = replace(switch, deadline=now.monotonic + budget)
