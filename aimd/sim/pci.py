@@ -18,7 +18,7 @@ from aimd.sim.faults import spend
 from aimd.sim.state import FaultKind, SimGpu
 
 IDLE_VRAM_BYTES = 283 << 20  # MI300X in SPX, from AMD's published amd-smi tables
-RESOURCES = {"xcc": None, "dma": 16, "dec": 4, "jpeg": 4}  # instances of a whole MI300X; None = its XCCs
+DECODERS = JPEG_ENGINES = 4  # of a whole MI300X or MI308X
 JPEG_RINGS = 8
 CARD_OFFSET = 127  # card1 belongs to renderD128: card0 is the BMC's
 
@@ -115,12 +115,11 @@ class PciDevice:
         }
         if not gpu.vf and not self._driver.state.hardware.apu:
             entries[f"{folder}/supported_nps_configs"] = File(lambda _now: _listed(self._memory_modes_of_config()))
-        for resource, total in RESOURCES.items():
-            most = gpu.xcc_count if total is None else total
-            if resource == "dma":
-                most = self._driver.state.hardware.sdma_engines
+        engines = self._driver.state.hardware.sdma_engines
+        totals = {"xcc": gpu.xcc_count, "dma": engines, "dec": DECODERS, "jpeg": JPEG_ENGINES}
+        for resource, total in totals.items():
             rings = JPEG_RINGS if resource == "jpeg" else 1
-            for name, value in (("num_inst", self._instances(most, rings)), ("num_shared", self._shared(most))):
+            for name, value in (("num_inst", self._instances(total, rings)), ("num_shared", self._shared(total))):
                 entries[f"{folder}/{resource}/{name}"] = File(value, mode=0o400)
         return entries
 
@@ -183,19 +182,19 @@ class PciDevice:
         target, compute = state.hardware.gfx_target, self._gpu.xcp_config
         return [mode for mode in state.hardware.memory_modes if pair_allowed(target, compute, mode)]
 
-    def _instances(self, most: int, rings: int) -> Callable[[float], str]:
+    def _instances(self, total: int, rings: int) -> Callable[[float], str]:
         """aqua_vanjaram_get_xcp_res_info for the mode named in xcp_config."""
 
         def read(_now: float) -> str:
             count = partition_count(self._gpu.xcp_config, self._gpu.xcc_count) or 1
-            return f"{max(most // count, 1) * rings}\n"
+            return f"{max(total // count, 1) * rings}\n"
 
         return read
 
-    def _shared(self, most: int) -> Callable[[float], str]:
+    def _shared(self, total: int) -> Callable[[float], str]:
         def read(_now: float) -> str:
             count = partition_count(self._gpu.xcp_config, self._gpu.xcc_count) or 1
-            return f"{count // most if most < count else 1}\n"
+            return f"{count // total if total < count else 1}\n"
 
         return read
 

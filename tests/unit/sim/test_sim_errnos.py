@@ -76,13 +76,14 @@ def while_switching(gpu: int, act: Callable[[Machine], int]) -> Callable[[Machin
     return run
 
 
-def lost_while_waiting(m: Machine) -> int:
-    """A second writer sleeps on the first one's lock when the device goes away."""
-    results: list[int] = []
-    m.during(0.1, lambda: results.append(m.switch("CPX")))
-    m.during(0.2, lambda: m.fault(FaultKind.DEVICE_LOST))
-    m.switch("DPX")
-    return results[0]
+def lost_while_waiting(act: Callable[[Machine], int]) -> Callable[[Machine], int]:
+    """Somebody sleeps on the lock of a switch when the device goes away."""
+
+    def run(m: Machine) -> int:
+        m.during(0.2, lambda: m.fault(FaultKind.DEVICE_LOST))
+        return while_switching(0, act)(m)
+
+    return run
 
 
 def kernel_open(pid: int, *gpus: int) -> Callable[[Machine], int]:
@@ -99,7 +100,8 @@ ROWS = [
     Row("not root: memory", NEW, errno.EACCES, memory("NPS4"), fault(FaultKind.ACCESS_DENIED)),
     Row("read-only /sys", ALL, errno.EROFS, compute("CPX"), fault(FaultKind.READ_ONLY)),
     Row("device gone before the call", ALL, errno.ENOENT, compute("CPX"), fault(FaultKind.DEVICE_LOST)),
-    Row("device gone during the call", ALL, errno.ENODEV, lost_while_waiting),
+    Row("device gone during the call", ALL, errno.ENODEV, lost_while_waiting(compute("CPX"))),
+    Row("device gone while a reader waits", ALL, errno.ENODEV, lost_while_waiting(read(COMPUTE))),
     # current_compute_partition, in the order of the driver's checks
     Row("odd number of XCCs", ALL, errno.EINVAL, compute("SPX"), odd),
     Row("odd number of XCCs, other mode", ALL, errno.EINVAL, compute("CPX"), odd),

@@ -190,10 +190,10 @@ def test_reset_keeps_the_mode_and_is_told_where_the_driver_tells_it() -> None:
 
 def test_reset_waits_for_the_end_of_a_switch() -> None:
     m = machine()
-    m.during(0.1, lambda: m.fault(FaultKind.RESET, seconds=1.0))
+    m.during(0.1, lambda: m.fault(FaultKind.RESET, seconds=0.05))
     assert m.switch("CPX") == 0
     assert code(lambda: m.read(COMPUTE)) == errno.EPERM
-    m.pass_time(1.1)
+    m.pass_time(0.1)
     assert m.read(COMPUTE) == "CPX\n"
 
 
