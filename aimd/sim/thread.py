@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,9 +10,6 @@ from types import TracebackType
 
 from aimd.sim.control import ControlServer, serve
 from aimd.sim.node import SimulatedNode
-
-# libfuse's handlers interrupt the wait of the main thread: the signals must not be delivered to another one.
-_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 class ControlThread:
@@ -27,7 +23,6 @@ class ControlThread:
         self._server: ControlServer | None = None
 
     def __enter__(self) -> ControlThread:  # noqa: PYI034 -- typing.Self is of Python 3.11
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._thread.start()
         serving: Future[ControlServer] = asyncio.run_coroutine_threadsafe(serve(self._node, self._path), self._loop)
         try:
@@ -35,8 +30,6 @@ class ControlThread:
         except BaseException:
             self._stop()
             raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self
 
     def __exit__(

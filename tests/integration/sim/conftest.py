@@ -1,7 +1,5 @@
 """A control socket in this process, and mounts by the real command, one per module and driver."""
 
-import os
-
 import pytest
 from sim_processes import mounted
 
@@ -51,16 +49,3 @@ def old_driver(old_driver_mount):
     with old_driver_mount.client() as client:
         client.reboot()
     return old_driver_mount
-
-
-@pytest.fixture(scope="session")
-def requires_fuse():
-    """Skip where no mount is possible."""
-    try:
-        import mfusepy  # noqa: F401
-    except ImportError:
-        pytest.skip("mfusepy is not installed (extra `sim`)")
-    except OSError:
-        pytest.skip("libfuse is not installed (Debian: libfuse3-3)")
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("/dev/fuse is missing or not accessible")

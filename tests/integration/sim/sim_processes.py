@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,20 @@ def eventually(condition, seconds=10.0):
         assert time.monotonic() < deadline, f"still {value!r} after {seconds} s"
         time.sleep(0.005)
     return value
+
+
+def open_to_all(path):
+    """Let other users reach a temporary folder, which pytest makes private."""
+    for folder in (path, *path.parents):
+        if folder.is_relative_to(tempfile.gettempdir()) and str(folder) != tempfile.gettempdir():
+            folder.chmod(0o755)
+
+
+def unmount(root):
+    if os.getuid() == 0:
+        subprocess.run(["umount", "-l", str(root)], check=True)
+    else:
+        subprocess.run(["fusermount3", "-uz", str(root)], check=True)
 
 
 @contextmanager
@@ -75,6 +90,6 @@ def mounted(directory, *options):
             process.kill()
             process.wait()
         process.stdout.close()
-        with suppress(OSError):
+        with suppress(OSError, subprocess.CalledProcessError):
             if os.path.ismount(root):
-                subprocess.run(["umount", "-l", str(root)], check=False)
+                unmount(root)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sim_processes import COMMAND, eventually, kfd_client
+from sim_processes import COMMAND, eventually, kfd_client, open_to_all
 
 from aimd.errors import ConflictError, InvalidInputError, UnreachableError
 from aimd.sim.client import SimClient
@@ -29,6 +29,10 @@ def errno_of(call, *arguments):
     with pytest.raises(OSError) as error:
         call(*arguments)
     return error.value.errno
+
+
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def exchange(path, *lines):
@@ -58,6 +62,14 @@ def test_a_client_makes_the_gpu_busy_until_it_is_killed_and_reaped(node, control
     assert node.read(MODE_FILE) == b"CPX\n"
 
 
+def test_the_watch_of_a_dead_process_ends(node, control):
+    descriptors = open_descriptors()
+    with kfd_client(control):
+        pass
+    eventually(lambda: not node.clients())
+    eventually(lambda: open_descriptors() <= descriptors)
+
+
 def test_a_client_of_another_gpu_is_not_in_the_way_of_the_new_driver(node, control):
     with kfd_client(control, "gpu1"):
         node.write(MODE_FILE, b"CPX")
@@ -85,10 +97,6 @@ def test_a_process_joins_once_however_often_it_asks(node, control):
 
 def node_ids(node):
     return [partition["gpu_id"] for partition in json.loads(node.state_json())["nodes"]]
-
-
-def open_descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_refused_join_leaves_no_watch_behind(node, control):
@@ -211,10 +219,7 @@ def test_a_peer_that_leaves_in_the_middle_harms_nobody(control):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
 def test_another_user_may_join_and_look_and_nothing_else(node, control):
-    control.parent.chmod(0o755)
-    for folder in control.parents:
-        if folder.stat().st_uid == os.getuid() and str(folder).startswith("/tmp/pytest"):
-            folder.chmod(0o755)
+    open_to_all(control.parent)
     code = f"""
 import os
 from aimd.sim.client import SimClient

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sim_processes import COMMAND, eventually, kfd_client, mounted
+from sim_processes import COMMAND, eventually, kfd_client, mounted, open_to_all, unmount
 
 from aimd.sim.node import SimulatedNode
 from aimd.sim.spec import parse_spec
@@ -107,6 +107,19 @@ def test_files_look_like_sysfs(new_driver):
     assert shell("touch foo", new_driver.root) == "1: touch: cannot touch 'foo': Permission denied\n"
     assert "Operation not permitted" in shell("mkdir foo", new_driver.root)
     assert "Operation not permitted" in shell(f"rm -f {new_driver.mode_file}")
+
+
+def test_the_kernel_caches_neither_entries_nor_their_absence(new_driver):
+    nodes = Path(new_driver.root, "class/kfd/kfd/topology/nodes")
+    device = Path(new_driver.root, "bus/pci/devices", FIRST)
+    assert not (nodes / "10").exists(), "two CPU nodes and two GPU nodes"
+    assert device.is_symlink()
+    assert write(new_driver.mode_file, b"CPX") is None
+    assert (nodes / "10").exists()
+    with new_driver.client() as client:
+        client.fault("device-lost", "gpu0")
+    assert not (nodes / "10").exists()
+    assert not device.is_symlink()
 
 
 # -- reading and writing ---------------------------------------------------------------------------------------
@@ -225,9 +238,7 @@ def test_kfd_files_are_denied_by_the_device_cgroup(new_driver):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
 def test_another_user_reads_and_may_not_write(new_driver):
-    for folder in Path(new_driver.root).parents:
-        if str(folder).startswith("/tmp/pytest"):
-            folder.chmod(0o755)
+    open_to_all(new_driver.root.parent)
     line = f"cat {new_driver.mode_file}; cat {new_driver.device('compute_partition_config/xcc/num_inst')}; echo CPX > {new_driver.mode_file}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, user=65534, group=65534, check=False)
     assert done.stdout == "SPX\n"
@@ -348,7 +359,7 @@ def test_a_signal_unmounts_and_removes_the_socket(requires_fuse, tmp_path, numbe
 
 def test_umount_ends_the_process(requires_fuse, tmp_path):
     with mounted(tmp_path, "--model", "mi308x:1") as mount:
-        subprocess.run(["umount", str(mount.root)], check=True)
+        unmount(mount.root)
         assert mount.process.wait(10) == 0
 
 
@@ -369,7 +380,7 @@ def test_a_mount_point_left_by_a_killed_server_is_explained(requires_fuse, tmp_p
         done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
         assert done.returncode == 5
         assert "was left by a simulation that has died" in done.stderr
-        subprocess.run(["umount", "-l", str(mount.root)], check=True)
+        unmount(mount.root)
 
 
 def test_a_socket_in_use_stops_the_mount(new_driver, tmp_path):

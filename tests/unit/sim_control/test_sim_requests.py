@@ -93,7 +93,9 @@ def test_every_operation_that_the_refusal_names_is_understood():
     ],
 )
 def test_anything_else_is_one_sentence(line):
-    with pytest.raises(InvalidInputError, match=r"^the request is not understood .*, expected one JSON object") as error:
+    with pytest.raises(
+        InvalidInputError, match=r"^the request is not understood .*, expected one JSON object"
+    ) as error:
         decode(line)
     assert "\n" not in error.value.message
 
@@ -161,6 +163,16 @@ def test_use_is_shown_per_client_and_limited_by_the_partition():
     assert perform(node, Use(1, 1), ME).errno == errno.EINVAL
     assert perform(node, Use(first["gpu_id"], 0), ME).ok
     assert [client["vram"][str(first["gpu_id"])] for client in state_of(node)["clients"]] == [0, 5]
+
+
+def test_memory_of_a_dead_process_is_taken_until_the_driver_has_released_it():
+    node = small_node(reap_seconds=60.0)
+    partition = state_of(node)["nodes"][0]
+    for peer in (ME, Peer(1, 0)):
+        perform(node, Join(["gpu0"]), peer, 7)
+    perform(node, Use(partition["gpu_id"], partition["memory_bytes"]), Peer(1, 0))
+    node.act(lambda driver, now: driver.leave(1, now))
+    assert perform(node, Use(partition["gpu_id"], 1), ME).errno == errno.ENOMEM
 
 
 def test_a_fault_strikes_and_is_cleared():
