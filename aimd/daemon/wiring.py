@@ -25,7 +25,7 @@ from aimd.config import Config
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.simulation import Simulation
-from aimd.errors import ConfigError, ConflictError, InvalidInputError
+from aimd.errors import ConfigError, ConflictError, InvalidInputError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.reconcile import Policy, Reconciler
 from aimd.ports import DriverEvents, Sysfs
@@ -86,8 +86,8 @@ async def node(config: Config, paths: RunDirectories, simulate: tuple[str, str] 
     sources: list[DriverEvents] = []
     try:
         sources.append(UeventListener())
-    except OSError as error:
-        log.warning("driver events cannot be heard (%s); the poll finds what moved", error)
+    except UnreachableError as error:
+        log.warning("%s; the poll finds what moved", error)
     try:
         yield Node(OsSysfs(Path(config.sysfs_root)), tuple(sources), boot_id())
     finally:

@@ -94,7 +94,9 @@ def test_start_to_ready_with_64_partitions(benchmark, directory: Path) -> None:
 
     benchmark.pedantic(start, rounds=7, warmup_rounds=1)
     benchmark.extra_info["start_to_ready_ms"] = round(min(seconds) * 1000)
-    print(f"\nstart to READY: min {min(seconds) * 1000:.0f} ms, median {sorted(seconds)[len(seconds) // 2] * 1000:.0f} ms")
+    print(
+        f"\nstart to READY: min {min(seconds) * 1000:.0f} ms, median {sorted(seconds)[len(seconds) // 2] * 1000:.0f} ms"
+    )
 
 
 def test_bare_interpreter_start(benchmark) -> None:
