@@ -89,7 +89,7 @@ def compute_mode_of(partition_xcc_count: int, xcc_count: int) -> ComputeMode | N
 
 def automatic_mode(memory: MemoryMode, xcc_count: int) -> ComputeMode:
     """Compute mode that the driver chooses when it is loaded (`__aqua_vanjaram_get_auto_mode`)."""
-    if memory is MemoryMode.NPS1:
+    if memory is MemoryMode.NPS1 or xcc_count % 2:
         return ComputeMode.SPX
     if memory is MemoryMode.NPS2:
         return ComputeMode.DPX

@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-from aimd.domain.models import pair_allowed, partition_count
+from aimd.domain.models import automatic_mode, pair_allowed, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode
 from aimd.sim.attributes import compute_mode
 from aimd.sim.faults import armed, spend
-from aimd.sim.hardware import CU_SLOTS_PER_XCC, XCP_PER_GPU, automatic_mode, gpu_id, partition_sizes
+from aimd.sim.hardware import CU_SLOTS_PER_XCC, XCP_PER_GPU, gpu_id, partition_sizes
 from aimd.sim.state import FaultKind, KfdNode, SimClient, SimFault, SimGpu, SimState
 
 
@@ -51,7 +51,7 @@ class Driver:
 
     # -- driver load -----------------------------------------------------------------------------------------
 
-    def load(self, now: float) -> None:
+    def load(self) -> None:
         """Module load: memory requests take effect, the compute mode is chosen from the memory mode, nodes appear."""
         state = self.state
         state.nodes.clear()
@@ -70,7 +70,7 @@ class Driver:
             gpu.render_minors = [] if gpu.lost else [next(minors, None) for _ in range(XCP_PER_GPU)]
             if not gpu.lost:
                 for node in self._nodes_of(gpu):
-                    self._add(node, now)
+                    self._add(node)
         state.hole_until = 0.0  # a load is one step here
         self.version += 1
         self.devices_version += 1
@@ -95,10 +95,10 @@ class Driver:
         if self.state.clients or any(gpu.switching_until is not None for gpu in self.state.gpus):
             return errno.EBUSY
         self.events.append(("driver_unloaded", None))
-        self.load(now)
+        self.load()
         return 0
 
-    def reboot(self, now: float) -> None:
+    def reboot(self, _now: float) -> None:
         """Power cycle: no clients, no faults, every GPU back in SPX/NPS1, a new boot id."""
         state = self.state
         state.clients.clear()
@@ -107,7 +107,7 @@ class Driver:
         for gpu in state.gpus:
             gpu.lost = False
             gpu.memory, gpu.requested_memory = MemoryMode.NPS1, None
-        self.load(now)
+        self.load()
         self.events.clear()  # nobody was there to hear them
 
     # -- time ------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Driver:
         state = self.state
         for node in sorted((node for node in state.additions if node.due <= now), key=lambda node: node.due):
             state.additions.remove(node)
-            self._add(node, node.due)
+            self._add(node)
         for gpu in state.gpus:
             if gpu.switching_until is not None and gpu.switching_until <= now:
                 gpu.switching_until = None
@@ -135,9 +135,15 @@ class Driver:
         return self.state.gpu(address).switching_until
 
     def nodes_visible(self, now: float) -> bool:
-        """Whether nodes/ has entries: each addition or removal tears the tree down and builds it again."""
+        """Whether nodes/ has entries: each addition or removal tears the tree down and builds it again.
+
+        generation_id is raised before the hole when a node goes, but after it when one comes (kfd_topology_remove_device,
+        kfd_topology_add_device): a reader within the hole of an addition sees a generation that does not move.
+        """
         self.settle(now)
-        return now >= self.state.hole_until
+        if now < self.state.hole_until:
+            return False
+        return not any(0 < node.due - now <= self._rebuild_seconds(node.address) for node in self.state.additions)
 
     # -- compute mode ----------------------------------------------------------------------------------------
 
@@ -197,7 +203,7 @@ class Driver:
         nodes = [] if gpu.kfd_dead else self._nodes_of(gpu)
         step = 2 * self._rebuild_seconds(gpu.address)  # between two rebuilds the tree is whole for a moment
         for position, node in enumerate(nodes):
-            node.due = until + position * step
+            node.due = until + (position + 1) * step
         state.additions += nodes
         gpu.switching_until = until + len(nodes) * step
         return WriteOutcome(gpu.switching_until)
@@ -299,7 +305,7 @@ class Driver:
             nodes.append(KfdNode(gpu.address, index, index * each, each, size, identity, minor, 0))
         return nodes
 
-    def _add(self, node: KfdNode, at: float) -> None:
+    def _add(self, node: KfdNode) -> None:
         """Append to the node list: numbers of others never grow, the new one gets the highest."""
         taken = {other.gpu_id for other in self.state.nodes} | {0}
         while node.gpu_id in taken:
@@ -307,13 +313,16 @@ class Driver:
         node.simd_id_base = self.state.simd_id_next
         self.state.simd_id_next += CU_SLOTS_PER_XCC
         self.state.nodes.append(node)
-        self._rebuilt(at, node.address)
+        self._moved()
 
     def _rebuilt(self, at: float, address: str) -> None:
-        """One node came or went: generation_id moves and the tree has a hole while it is built again."""
+        """One node went: generation_id moves, then the tree has a hole while it is built again."""
+        self._moved()
+        self.state.hole_until = max(self.state.hole_until, at + self._rebuild_seconds(address))
+
+    def _moved(self) -> None:
         self.version += 1
         self.state.generation += 1
-        self.state.hole_until = max(self.state.hole_until, at + self._rebuild_seconds(address))
 
     def _rebuild_seconds(self, address: str) -> float:
         window = armed(self.state, FaultKind.REBUILD_WINDOW, address)

@@ -127,15 +127,6 @@ def partition_sizes(model: SimModel, compute: ComputeMode, memory: MemoryMode, x
     return tuple(sizes[index // per_range] // per_range // PAGE * PAGE for index in range(count))
 
 
-def automatic_mode(memory: MemoryMode, xcc_count: int) -> ComputeMode:
-    """Compute mode that the driver chooses at load (`__aqua_vanjaram_get_auto_mode`); an odd GPU cannot be divided."""
-    if memory is MemoryMode.NPS1 or xcc_count % 2:
-        return ComputeMode.SPX
-    if memory is MemoryMode.NPS2:
-        return ComputeMode.DPX
-    return ComputeMode.TPX if xcc_count == 6 else ComputeMode.CPX
-
-
 def crc16(data: bytes) -> int:
     """CRC-16 with polynomial 0xA001 (reflected 0x8005) and initial value 0, as the kernel's lib/crc16."""
     crc = 0

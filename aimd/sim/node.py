@@ -48,7 +48,7 @@ class SimulatedNode:
         self._lock = threading.Lock()
         self._listeners: list[Callable[[str, str | None], None]] = []
         if state.generation == 0:
-            self._driver.load(clock())
+            self._driver.load()
             self._driver.events.clear()
         else:
             self._finish_interrupted()

@@ -107,7 +107,7 @@ class SimState:
 
     Attributes:
         generation: KFD's generation_id; 0 before the first driver load.
-        hole_until: until when nodes/ is empty because it is being built again.
+        hole_until: until when nodes/ is empty because a node went and it is being built again.
         drm_minors: render minors that the kernel has for XCPs, 63 on the machine of the capture.
         switch_seconds: time of a compute switch (the real one is not documented).
         rebuild_seconds: how long nodes/ is empty at each node that comes or goes.

@@ -34,7 +34,7 @@ class Run:
     def __init__(self, model: str, profile: str) -> None:
         self.driver = Driver(new_state(model, GPUS, profile))
         self.now = 0.0
-        self.driver.load(self.now)
+        self.driver.load()
         self.loads = 1
         self.last = (self.loads, self.driver.state.generation)
 

@@ -84,7 +84,7 @@ def test_two_gpus_of_one_gpu_id_are_told_apart() -> None:
     state = new_state("mi300x", 2)
     state.gpus[1].bus = state.gpus[0].bus
     driver = Driver(state)
-    driver.load(0.0)
+    driver.load()
     assert [node.gpu_id for node in state.nodes] == [28851, 28852]
 
 
