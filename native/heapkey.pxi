@@ -1,4 +1,4 @@
-# Node of the heap of PriorityQueue: key and slot side by side, 32 bytes, the four children of a node in two cache lines.
+# Node of the heap of PriorityQueue: key and slot side by side, 32 bytes; four children fill two cache lines.
 
 from libc.stdint cimport int64_t, uint64_t
 
