@@ -16,8 +16,8 @@ SOCKET_FILE = "sim.sock"  # in the runtime directory
 
 def parse_spec(spec: str, profile: str = DEFAULT_PROFILE) -> SimState:
     """A new node for MODEL:COUNT with a driver profile (sim.hardware.PROFILES); raises InvalidInputError."""
-    model, separator, count = spec.partition(":")
-    if not separator or not count.isascii() or not count.isdigit():
+    model, _, count = spec.partition(":")
+    if not (count.isascii() and count.isdigit()):
         raise InvalidInputError(f"simulated node {spec!r} is not understood, expected MODEL:COUNT like mi300x:8")
     try:
         return new_state(model.lower(), int(count), profile, switch_seconds=SWITCH_SECONDS)
