@@ -41,6 +41,7 @@ class ControlLoop:
         self._events: asyncio.Queue[fx.Event] = asyncio.Queue()
         self._requests = itertools.count(1)
         self._replies: dict[int, asyncio.Future[ModeChange | AimdError]] = {}
+        self._snapshot = reconciler.snapshot
         self._published = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.looked = asyncio.Event()  # the first scan has ended, well or not
@@ -51,7 +52,8 @@ class ControlLoop:
 
     @property
     def snapshot(self) -> NodeSnapshot:
-        return self._reconciler.snapshot
+        """The one published last: what it tells is durable, unlike what the reconciler has just decided."""
+        return self._snapshot
 
     async def plan(self, wishes: Sequence[tuple[str, PartitionMode]]) -> Plan:
         return self._reconciler.plan(tuple(wishes))
@@ -122,6 +124,7 @@ class ControlLoop:
             if waiting is not None and not waiting.done():
                 waiting.set_result(effect.result)
         elif isinstance(effect, fx.Publish):
+            self._snapshot = effect.snapshot
             self._published.set()
             self._published = asyncio.Event()
             self.looked.set()
