@@ -123,6 +123,30 @@ class AssignmentListMessage(Message, frozen=True):
     assignments: list[AssignmentMessage]
 
 
+class HolderRequest(Message, frozen=True):
+    """Body of `PUT /v1/claims/<name>/holders/<pid>`: the caller becomes the holder of a replica until it ends.
+
+    The pid is the caller's own. Without `replica` it gets the first one that nobody holds, else the first.
+    """
+
+    replica: int | None = None
+
+
+class EnvironmentMessage(Message, frozen=True):
+    """What a holder's environment is computed from, in the holder's own view (ordinals move with every switch).
+
+    `kfd_order` lists the partitions (`0000:05:00.0/3`) in the order of KFD's nodes: a runtime's ordinals are this order,
+    less what the device cgroup hides. `sysfs_root` is where a caller reads that itself, None on a simulated node.
+    """
+
+    claim: str
+    replica: int
+    partition: str
+    memory_limit_bytes: int
+    kfd_order: list[str]
+    sysfs_root: str | None
+
+
 def _word(field: str, value: str, kind: type[Word]) -> Word:
     try:
         return kind(value)

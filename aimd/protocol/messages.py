@@ -61,6 +61,7 @@ class GpuMessage(Message, frozen=True):
     drift: list[str] = []
     pending_memory_mode: str | None = None
     change: str | None = None
+    draining: bool = False
     holders: list[HolderMessage] = []
 
 
@@ -155,10 +156,15 @@ class ChangeListMessage(Message, frozen=True):
 
 
 class ChangeRequest(Message, frozen=True):
-    """Body of `PUT /v1/plans/<name>`: modes by GPU (`gpu0` or a PCI address), for example {"gpu0": "CPX/NPS1"}."""
+    """Body of `PUT /v1/plans/<name>`: modes by GPU (`gpu0` or a PCI address), for example {"gpu0": "CPX/NPS1"}.
+
+    With `drain` GPUs with assignments are switched, too: their claims' processes are waited for (never signalled), and
+    the claims are placed again afterwards.
+    """
 
     modes: dict[str, str]
     wait_seconds: float | None = None
+    drain: bool = False
     dry_run: bool = False
 
     def wishes(self) -> list[tuple[str, PartitionMode]]:
@@ -216,6 +222,20 @@ class VersionMessage(Message, frozen=True):
 
     version: str
     api: str = "v1"
+
+
+class HealthMessage(Message, frozen=True):
+    """Answer of `GET /healthz` and `GET /readyz`: `failing` names each check that fails, with its reason."""
+
+    status: str
+    failing: dict[str, str] = {}
+
+
+class ReloadMessage(Message, frozen=True):
+    """Answer of `POST /v1/reload`: settings that changed, and those that need a restart to take effect."""
+
+    changed: list[str]
+    needs_restart: list[str]
 
 
 class ProblemMessage(Message, frozen=True):
