@@ -57,7 +57,7 @@ has `queue_cap` waiting. Else queue_full_partition if the whole core has `reques
 
 **Configuration** replaces a partition's whole configuration at once. Lowered limits and capacities end nothing. Entries
 of models that are no longer named end as model_gone; leases of removed models and partitions run on and count until
-they end. The record of a removed model or partition stays in the snapshot, marked, so that its last counters can be
+they end (a removed model has guarantee 0 and limit 0, a removed partition capacity 0). The record of a removed model or partition stays in the snapshot, marked, so that its last counters can be
 read. It is revived with all it holds when it is configured again, and dropped by the first later `configure` or
 `remove_partition` (of whatever partition) that finds no lease of it; that call drops it before all else.
 
@@ -198,7 +198,7 @@ class DispatchCore(Protocol):
             no_wait: end as would_block instead of waiting.
 
         Raises:
-            ValueError: the connection has a waiting request of this id, the id is negative, or the class is none.
+            ValueError: the connection has a waiting request of this id (even if it is due at `now`), the id is negative, or the class is none.
         """
         ...
 
