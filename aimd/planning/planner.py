@@ -140,8 +140,8 @@ def _refusal(gpu: Gpu, wish: PartitionMode, memory: MemoryMode | None) -> Refusa
             "reload the amdgpu driver; dmesg tells why",
         )
     wanted = wish.compute
-    if wanted is None:
-        return None
+    if wanted is None or (wanted is gpu.compute_mode and memory is None):
+        return None  # what it is in needs no offer: a virtual function lists none
     if gpu.compute_mode is None:
         return Refusal(
             address,

@@ -254,8 +254,6 @@ class Reconciler:
         self._changes[change.name] = change
         records = kept_wishes(change, self._records)
         self._records.update({record.address: record for record in records})
-        if change.origin == "client":
-            self._open_wishes -= {record.address for record in records} & {address for address, _ in change.wishes}
         ended = [name for name, kept in self._changes.items() if kept.current is None]
         for name in ended[: max(0, len(ended) - KEPT_CHANGES)]:
             del self._changes[name]
@@ -297,7 +295,8 @@ class Reconciler:
             self._reload_seen = False
             self._open_wishes |= {record.address for record in self._records.values() if record.wish is not None}
             self._to_resume |= {change.name for change in self._changes.values() if change.current is not None}
-        for change in self._changes.values():
+        interrupted_first = sorted(self._changes.values(), key=lambda change: change.state is SwitchState.AWAITING_RELOAD)
+        for change in interrupted_first:
             if change.current is not None and (change.name in self._to_resume or self._goes_on(change)):
                 self._to_resume.discard(change.name)
                 return self._begin(change, now)
