@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from aimd.domain.gpu import BusyRule, Gpu, Holder, Observed, Partition
-from aimd.domain.models import MODELS, automatic_mode, partition_count
+from aimd.domain.models import GFX_942, MODELS, automatic_mode, pair_allowed, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.plan import Step, StepKind
 
@@ -140,6 +140,8 @@ class PaperNode:
             for member in self.gpus.values():
                 member.requested = target
             return 0
+        if not pair_allowed(GFX_942, target, paper.memory):
+            return errno.EINVAL
         self.generation += 1
         paper.file = target
         if outcome != "refused":
