@@ -17,7 +17,8 @@ called late ends and grants late, and its time-weighted counters say so.
 **Order within a call.** First `advance`: all leases that are due end (REVOKED when the deadline is <= now, otherwise
 LOST when the orphan's time is <= now) and all entries with `start_by <= now` end as EXPIRED; then the loop of
 grants runs in every partition, in ascending order of partition id, to its fixed point. Then the call's own event, and
-the loop once more. When a call raises ValueError nothing has changed, not even the clock.
+the loop once more. Whether a call raises ValueError is decided before the `advance`; then nothing has changed, not even
+the clock.
 
 **Grants** (the loop, while running < capacity). A model is eligible when it has an entry and running < limit.
 
@@ -59,7 +60,8 @@ has `queue_cap` waiting. Else queue_full_partition if the whole core has `reques
 of models that are no longer named end as model_gone; leases of removed models and partitions run on and count until
 they end (a removed model has guarantee 0 and limit 0, a removed partition capacity 0). The record of a removed model or partition stays in the snapshot, marked, so that its last counters can be
 read. It is revived with all it holds when it is configured again, and dropped by the first later `configure` or
-`remove_partition` (of whatever partition) that finds no lease of it; that call drops it before all else.
+`remove_partition` (of whatever partition) that finds no lease of it after its `advance`; that call drops it before it
+does anything else.
 
 **Events** are plain tuples of integers, the first one a Kind. Within one call, neighbours of the kinds ENDED, REVOKED,
 LOST and ORPHANED are a set: `canonical` sorts them. Retry hints, latency sketches and reclaim latency are outside.
@@ -198,7 +200,7 @@ class DispatchCore(Protocol):
             no_wait: end as would_block instead of waiting.
 
         Raises:
-            ValueError: the connection has a waiting request of this id (even if it is due at `now`), the id is negative, or the class is none.
+            ValueError: the connection has a waiting request of this id, the id is negative, or the class is none.
         """
         ...
 

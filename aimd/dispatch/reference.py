@@ -170,8 +170,8 @@ class Reference(Rule):
         self.check(now)
         check_partition(partition, config)
         self.check_bounds(partition, config)
-        self.drop_records()
         self.to(now)
+        self.drop_records()
         place = self.partitions.setdefault(partition, Partition(partition, config))
         if place.removed:
             place.removed = place.draining = False
@@ -223,8 +223,8 @@ class Reference(Rule):
 
     def remove_partition(self, now: int, partition: int) -> list[Event]:
         place = self.present(now, partition)
-        self.drop_records()
         self.to(now)
+        self.drop_records()
         self.retire(list(place.models.values()), Outcome.PARTITION_GONE)
         place.removed = True
         return self.log
