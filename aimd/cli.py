@@ -80,7 +80,7 @@ def run(
         config = _with_root(config, sysfs_root)
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     paths = daemon_directories(os.environ, os.getuid(), runtime_dir=runtime_dir, state_dir=state_dir)
-    asyncio.run(run_daemon(config, paths, (simulate, profile) if simulate is not None else None))
+    asyncio.run(run_daemon(config, paths, (simulate, profile) if simulate is not None else None, config_path))
 
 
 def _with_root(config: Config, root: str) -> Config:

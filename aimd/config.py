@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import tomli
@@ -25,6 +25,20 @@ class Switching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wish_retry_seconds: Seconds = 60.0
 
 
+class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[placement]: of claims.
+
+    Attributes:
+        repartition: "when-idle": a claim may switch a GPU that nobody is assigned to; "never": it may not.
+        slots_per_partition: dispatch slots that guarantees are taken from.
+        orphan_grace_seconds: how long a holder that was found dead keeps its place.
+    """
+
+    repartition: Literal["when-idle", "never"] = "when-idle"
+    slots_per_partition: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 16
+    orphan_grace_seconds: Seconds = 60.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -42,6 +56,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     poll_seconds: Seconds = 2.0
     log_level: str = "info"
     switching: Switching = Switching()
+    placement: Placement = Placement()
     layout: dict[str, str] = {}
 
     def modes(self) -> dict[str, PartitionMode]:

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from aimd.domain.claim import Claim, ClaimSpec
+from aimd.domain.event import Event
 from aimd.domain.gpu import Holder, Observed
-from aimd.domain.ledger import LedgerState, LedgerWrite
+from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
-from aimd.domain.node import Event, NodeSnapshot
+from aimd.domain.node import NodeSnapshot
 from aimd.domain.plan import Plan
 from aimd.domain.switch import ModeChange
 
@@ -96,24 +98,85 @@ class Ledger(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, told apart from others that had or will have its pid by its start time (clock ticks after boot)."""
+
+    pid: int
+    start_time: int
+    command: str | None
+
+
+class Processes(Protocol):
+    """The processes of this machine."""
+
+    def identify(self, pid: int) -> Process:
+        """The living process; raises NotFoundError."""
+        ...
+
+    async def ended(self, pid: int, start_time: int) -> bool:
+        """Wait until the process is over; False at once if it was not there (any more)."""
+        ...
+
+
 class ControlPlane(Protocol):
     """What the local API may ask of the daemon."""
 
     @property
     def snapshot(self) -> NodeSnapshot: ...
 
-    async def plan(self, wishes: Sequence[tuple[str, PartitionMode]]) -> Plan:
+    async def plan(self, wishes: Sequence[tuple[str, PartitionMode]], *, drain: bool = False) -> Plan:
         """What a change of these GPUs (PCI address, modes) would do; nothing is changed."""
         ...
 
     async def submit(
-        self, name: str, wishes: Sequence[tuple[str, PartitionMode]], *, wait_seconds: float | None, uid: int
+        self,
+        name: str,
+        wishes: Sequence[tuple[str, PartitionMode]],
+        *,
+        wait_seconds: float | None,
+        uid: int,
+        drain: bool = False,
     ) -> ModeChange:
-        """Journal and begin a change; returns when it is durable.
+        """Journal and begin a change; returns when it is durable. With `drain`, GPUs with assignments, too.
 
         Raises:
             RefusedError: the plan has refusals.
             ConflictError: another change runs, or the name is taken by another request.
+        """
+        ...
+
+    async def claim(self, name: str, spec: ClaimSpec, *, uid: int) -> Claim:
+        """Place a claim; returns when it is durable, perhaps before a mode change that it needs has ended.
+
+        Raises:
+            RefusedError: it fits nowhere.
+            ConflictError: the name is taken by another request, or it needs a mode change while one runs.
+        """
+        ...
+
+    async def release(self, name: str) -> Claim:
+        """Give the claim up; returns it as it was. Raises NotFoundError."""
+        ...
+
+    async def set_draining(self, gpu: str, *, draining: bool) -> None:
+        """Close the GPU (PCI address) for new claims, or open it again."""
+        ...
+
+    async def hold(self, claim: str, replica: int | None, pid: int) -> HolderRecord:
+        """Make the living process a holder of the replica, or of the first one that nobody holds.
+
+        Raises:
+            NotFoundError: no such claim, replica or process.
+            ConflictError: the replica has no partition now, or the process holds another claim.
+        """
+        ...
+
+    async def reload(self) -> tuple[list[str], list[str]]:
+        """Read the configuration again: settings that changed, and those that need a restart.
+
+        Raises:
+            ConfigError: the file is not valid; the old configuration stays.
         """
         ...
 

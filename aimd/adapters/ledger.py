@@ -19,26 +19,42 @@ from typing import TypeVar
 
 import msgspec
 
-from aimd.domain.ledger import GpuRecord, LedgerState, LedgerWrite
-from aimd.domain.node import Event
+from aimd.domain.claim import Claim
+from aimd.domain.event import Event
+from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.switch import ModeChange
 from aimd.errors import LedgerError
 
-SCHEMA_VERSION = 1
 KEPT_EVENTS = 10_000
 KEPT_CHANGES = 100
 PRUNING_INTERVAL = 64  # events; counting them costs more than writing one
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, payload TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;
-CREATE TABLE gpus (key TEXT PRIMARY KEY, payload TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;
+_ROWS = "(key TEXT PRIMARY KEY, payload TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT"
+# Each makes the schema one version newer; a ledger of an older aimd is brought up in one transaction.
+_MIGRATIONS = (
+    f"""
+CREATE TABLE meta {_ROWS};
+CREATE TABLE gpus {_ROWS};
 CREATE TABLE changes (
   position INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, ended INTEGER NOT NULL,
   payload TEXT NOT NULL, checksum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE events (key INTEGER PRIMARY KEY, payload TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT;
-"""
+""",
+    f"""
+CREATE TABLE claims {_ROWS};
+CREATE TABLE holders {_ROWS};
+""",
+)
+SCHEMA_VERSION = len(_MIGRATIONS)
 # What identifies a row in its checksum.
-_IDENTITY = {"meta": "key", "gpus": "key", "changes": "key || ' ' || ended", "events": "key"}
+_IDENTITY = {
+    "meta": "key",
+    "gpus": "key",
+    "changes": "key || ' ' || ended",
+    "events": "key",
+    "claims": "key",
+    "holders": "key",
+}
 Row = TypeVar("Row")
 
 
@@ -74,8 +90,10 @@ class SqliteLedger:
             meta = {key: value for _, key, value in self._rows("meta", str)}
             gpus = tuple(record for _, _, record in self._rows("gpus", GpuRecord))
             changes = tuple(change for _, _, change in self._rows("changes", ModeChange))
+            claims = tuple(claim for _, _, claim in self._rows("claims", Claim))
+            holders = tuple(holder for _, _, holder in self._rows("holders", HolderRecord))
         notes, self._notes = tuple(self._notes), []
-        return LedgerState(meta.get("boot_id"), meta.get("layout_digest"), gpus, changes, notes)
+        return LedgerState(meta.get("boot_id"), meta.get("layout_digest"), gpus, changes, notes, claims, holders)
 
     def commit(self, write: LedgerWrite) -> None:
         with self._errors("written"), self._transaction():
@@ -88,6 +106,14 @@ class SqliteLedger:
                 self._put("gpus", record.address, record)
             for change in write.changes:
                 self._put_change(change)
+            for claim in write.claims:
+                self._put("claims", claim.name, claim)
+            for name in write.released:
+                self._database.execute("DELETE FROM claims WHERE key = ?", (name,))
+            for holder in write.holders:
+                self._put("holders", _process(holder), holder)
+            for holder in write.holders_gone:
+                self._database.execute("DELETE FROM holders WHERE key = ?", (_process(holder),))
             for event in write.events:
                 self._put_event(event)
         self._damaged = []
@@ -142,15 +168,12 @@ class SqliteLedger:
         return database
 
     def _check_schema(self, database: sqlite3.Connection) -> None:
-        """Create the tables of a new file; raises LedgerError for those of a newer program."""
+        """Bring the tables to the present version; raises LedgerError for those of a newer program."""
         (version,) = database.execute("PRAGMA user_version").fetchone()
         (seal,) = database.execute("PRAGMA application_id").fetchone()
         tables = _tables(database)
-        if not tables and version == seal == 0:
-            number = f"PRAGMA user_version = {SCHEMA_VERSION}; PRAGMA application_id = {_seal(SCHEMA_VERSION)};"
-            database.executescript(f"BEGIN; {_SCHEMA} {number} COMMIT;")
-            return
-        if seal != _seal(version):
+        fresh = not tables and version == seal == 0
+        if seal != _seal(version) and not fresh:
             raise sqlite3.DatabaseError("the schema version in its header is damaged")
         if version > SCHEMA_VERSION:
             raise LedgerError(
@@ -158,9 +181,14 @@ class SqliteLedger:
                 hint="use the aimd that wrote it, or move the file aside to begin a new ledger",
             )
         with contextlib.closing(sqlite3.connect(":memory:")) as model:
-            model.executescript(_SCHEMA)
+            model.executescript("".join(_MIGRATIONS[:version]))
             if tables != _tables(model):
                 raise sqlite3.DatabaseError("its tables are not those of an aimd ledger")
+        if version < SCHEMA_VERSION:
+            number = f"PRAGMA user_version = {SCHEMA_VERSION}; PRAGMA application_id = {_seal(SCHEMA_VERSION)};"
+            database.executescript(f"BEGIN; {''.join(_MIGRATIONS[version:])} {number} COMMIT;")
+            if not fresh:
+                self._note("ledger_migrated", f"the ledger's schema went from version {version} to {SCHEMA_VERSION}")
 
     def _quarantine(self, why: str) -> None:
         """Move the file and its companions aside; raises OSError."""
@@ -275,6 +303,10 @@ def _check_header(path: Path) -> None:
 
 def _tables(database: sqlite3.Connection) -> list[tuple[str, str]]:
     return database.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").fetchall()
+
+
+def _process(holder: HolderRecord) -> str:
+    return f"{holder.pid} {holder.start_time}"
 
 
 def _seal(version: int) -> int:

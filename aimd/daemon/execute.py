@@ -11,7 +11,7 @@ from typing import TypeVar
 from aimd.domain.modes import ComputeMode
 from aimd.errors import DriverError, UnstableError
 from aimd.planning import effects as fx
-from aimd.ports import GpuDriver
+from aimd.ports import GpuDriver, Process, Processes
 
 Result = TypeVar("Result")
 
@@ -23,14 +23,19 @@ class Executor:
     scan of the others waiting. The ledger gets one, which makes its commits a sequence.
     """
 
-    def __init__(self, driver: GpuDriver) -> None:
+    def __init__(self, driver: GpuDriver, processes: Processes) -> None:
         self._driver = driver
+        self._processes = processes
         self._driver_threads = ThreadPoolExecutor(4, thread_name_prefix="gpu")
         self._ledger_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     async def on_ledger(self, call: Callable[[], Result]) -> Result:
         """Run a call of the ledger on its thread."""
         return await asyncio.get_running_loop().run_in_executor(self._ledger_thread, call)
+
+    def identify(self, pid: int) -> Process:
+        """The living process; raises NotFoundError."""
+        return self._processes.identify(pid)
 
     async def _on_driver(self, call: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._driver_threads, call)
@@ -51,6 +56,9 @@ class Executor:
             return fx.Woken(effect.token)
         if isinstance(effect, fx.Drain):
             return fx.Drained(effect.token)  # no lease can run: the dispatch service is not part of this version
+        if isinstance(effect, fx.WatchProcess):
+            seen = await self._processes.ended(effect.pid, effect.start_time)
+            return fx.HolderEnded(effect.pid, effect.start_time, seen)
         return None
 
     async def _scan(self, effect: fx.Scan) -> fx.Scanned:

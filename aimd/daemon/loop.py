@@ -7,15 +7,18 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from aimd.daemon.execute import Executor
+from aimd.domain.claim import Claim, ClaimSpec
+from aimd.domain.event import Event as NodeEvent
+from aimd.domain.ledger import HolderRecord
 from aimd.domain.modes import PartitionMode
-from aimd.domain.node import Event as NodeEvent
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.plan import Plan
 from aimd.domain.switch import ModeChange
-from aimd.errors import AimdError, LedgerError, UnreachableError
+from aimd.errors import AimdError, LedgerError, RefusedError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.reconcile import Reconciler
 from aimd.ports import DriverEvents, Ledger
@@ -26,6 +29,11 @@ COMMIT_RETRY_SECONDS = 1.0
 REPLY_SECONDS = 30.0
 
 
+Asked = TypeVar("Asked")
+# Reads the configuration again: what the reconciler is told, settings that changed, those that need a restart.
+Reload = Callable[[], tuple[fx.Reconfigured, list[str], list[str]]]
+
+
 class ControlLoop:
     """ports.ControlPlane over a Reconciler.
 
@@ -33,14 +41,22 @@ class ControlLoop:
     comes back as an event.
     """
 
-    def __init__(self, reconciler: Reconciler, executor: Executor, ledger: Ledger, poll_seconds: float) -> None:
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        executor: Executor,
+        ledger: Ledger,
+        poll_seconds: float,
+        reload: Reload | None = None,
+    ) -> None:
+        self._reload = reload
         self._reconciler = reconciler
         self._executor = executor
         self._ledger = ledger
         self._poll_seconds = poll_seconds
         self._events: asyncio.Queue[fx.Event] = asyncio.Queue()
         self._requests = itertools.count(1)
-        self._replies: dict[int, asyncio.Future[ModeChange | AimdError]] = {}
+        self._replies: dict[int, asyncio.Future[fx.Answer]] = {}
         self._snapshot = reconciler.snapshot
         self._published = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -55,26 +71,61 @@ class ControlLoop:
         """The one published last: what it tells is durable, unlike what the reconciler has just decided."""
         return self._snapshot
 
-    async def plan(self, wishes: Sequence[tuple[str, PartitionMode]]) -> Plan:
-        return self._reconciler.plan(tuple(wishes))
+    async def plan(self, wishes: Sequence[tuple[str, PartitionMode]], *, drain: bool = False) -> Plan:
+        return self._reconciler.plan(tuple(wishes), drain=drain)
 
     async def submit(
-        self, name: str, wishes: Sequence[tuple[str, PartitionMode]], *, wait_seconds: float | None, uid: int
+        self,
+        name: str,
+        wishes: Sequence[tuple[str, PartitionMode]],
+        *,
+        wait_seconds: float | None,
+        uid: int,
+        drain: bool = False,
     ) -> ModeChange:
+        asked = tuple(wishes)
+        return await self._ask(ModeChange, lambda request: fx.Submitted(request, name, asked, wait_seconds, uid, drain))
+
+    async def claim(self, name: str, spec: ClaimSpec, *, uid: int) -> Claim:
+        return await self._ask(Claim, lambda request: fx.ClaimRequested(request, name, spec, uid))
+
+    async def release(self, name: str) -> Claim:
+        return await self._ask(Claim, lambda request: fx.ClaimReleased(request, name))
+
+    async def set_draining(self, gpu: str, *, draining: bool) -> None:
+        await self._ask(type(None), lambda request: fx.DrainingSet(request, gpu, draining))
+
+    async def hold(self, claim: str, replica: int | None, pid: int) -> HolderRecord:
+        process = self._executor.identify(pid)
+        return await self._ask(
+            HolderRecord,
+            lambda request: fx.HolderJoined(request, claim, replica, pid, process.start_time, process.command),
+        )
+
+    async def reload(self) -> tuple[list[str], list[str]]:
+        if self._reload is None:
+            raise RefusedError("this daemon was started without a configuration file", code="no_config_file")
+        reconfigured, changed, needs_restart = self._reload()
+        self.post(reconfigured)
+        return changed, needs_restart
+
+    async def _ask(self, kind: type[Asked], event_of: Callable[[int], fx.Event]) -> Asked:
+        """Put a request to the reconciler and wait for its answer, which is durable when it comes."""
         request = next(self._requests)
         answer = self._replies[request] = asyncio.get_running_loop().create_future()
-        self.post(fx.Submitted(request, name, tuple(wishes), wait_seconds, uid))
+        self.post(event_of(request))
         try:
-            result: ModeChange | AimdError = await asyncio.wait_for(answer, REPLY_SECONDS)
+            result: fx.Answer = await asyncio.wait_for(answer, REPLY_SECONDS)
         except asyncio.TimeoutError:
             raise UnreachableError(
                 f"the daemon did not answer within {REPLY_SECONDS:.0f} s; the request may still be carried out",
-                hint=f"aimctl describe plan {name} tells whether it was accepted",
+                hint="aimctl get plans and aimctl get claims tell whether it was",
             ) from None
         finally:
             self._replies.pop(request, None)
         if isinstance(result, AimdError):
             raise result
+        assert isinstance(result, kind)
         return result
 
     async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[NodeEvent]:

@@ -20,14 +20,15 @@ from aimd.adapters.amdgpu.sysfs import OsSysfs
 from aimd.adapters.http.peer import Operators
 from aimd.adapters.http.server import LocalApi, NodeFacts
 from aimd.adapters.ledger import SqliteLedger
-from aimd.adapters.processes import boot_id, command_of
+from aimd.adapters.processes import LinuxProcesses, boot_id, command_of
 from aimd.config import Config
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop
+from aimd.daemon.reload import policy_of, reloading
 from aimd.daemon.simulation import Simulation
 from aimd.errors import ConfigError, ConflictError, InvalidInputError, UnreachableError
 from aimd.planning import effects as fx
-from aimd.planning.reconcile import Policy, Reconciler
+from aimd.planning.reconcile import Reconciler
 from aimd.ports import DriverEvents, Sysfs
 from aimd.rundirs import API_SOCKET, RunDirectories
 
@@ -109,8 +110,10 @@ def operator_uids(config: Config) -> frozenset[int]:
     return frozenset(uids)
 
 
-async def run(config: Config, paths: RunDirectories, simulate: tuple[str, str] | None) -> None:
-    """Run the daemon until SIGTERM or SIGINT; raises AimdError if it cannot start."""
+async def run(
+    config: Config, paths: RunDirectories, simulate: tuple[str, str] | None, config_path: Path | None = None
+) -> None:
+    """Run the daemon until SIGTERM or SIGINT; `config_path` is what a reload reads. Raises AimdError."""
     started = time.monotonic()
     operators = Operators(operator_uids(config))
     stop = asyncio.Event()
@@ -119,15 +122,11 @@ async def run(config: Config, paths: RunDirectories, simulate: tuple[str, str] |
     with directories(paths):
         async with node(config, paths, simulate) as machine:
             ledger = SqliteLedger(Path(paths.state) / "ledger.db", time.time())
-            executor = Executor(AmdgpuDriver(machine.sysfs, command_of))
-            switching = config.switching
-            policy = Policy(
-                config.allow_memory_mode_change,
-                switching.wait_seconds,
-                switching.settle_seconds,
-                switching.wish_retry_seconds,
-            )
-            loop = ControlLoop(Reconciler(policy, machine.boot_id), executor, ledger, config.poll_seconds)
+            executor = Executor(AmdgpuDriver(machine.sysfs, command_of), LinuxProcesses())
+            generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
+            reconciler = Reconciler(policy_of(config), machine.boot_id, generation)
+            reload = reloading(config_path, config) if config_path is not None else None
+            loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload)
             api = LocalApi(loop, operators, NodeFacts(machine.boot_id, machine.simulated, started))
             socket = Path(paths.runtime) / API_SOCKET
             try:

@@ -70,7 +70,10 @@ class ClaimSpec:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One replica's place. `memory_units` and `guarantee` are reserved there until the claim is released."""
+    """One replica's place. `memory_units` and `guarantee` are reserved there until the claim is released.
+
+    `mode_epoch` is the GPU's when it was placed: with another epoch the partition is another one.
+    """
 
     claim: str
     replica: int
@@ -78,6 +81,7 @@ class Assignment:
     index: int
     memory_units: int
     guarantee: int
+    mode_epoch: int = 0
 
     @property
     def name(self) -> str:
@@ -119,5 +123,16 @@ class Claim:
     reason: Reason | None = None
     message: str | None = None
 
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Numbers of the replicas that have no place."""
+        placed = {assignment.replica for assignment in self.assignments}
+        return tuple(number for number in range(self.spec.replicas) if number not in placed)
+
     def placed(self, assignments: tuple[Assignment, ...]) -> Claim:
-        return replace(self, state=ClaimState.PLACED, assignments=assignments, change=None, reason=None, message=None)
+        """The claim with these further places, PLACED when none is missing."""
+        every = tuple(sorted((*self.assignments, *assignments), key=lambda assignment: assignment.replica))
+        claim = replace(self, assignments=every, change=None)
+        if claim.missing:
+            return claim
+        return replace(claim, state=ClaimState.PLACED, reason=None, message=None)

@@ -43,8 +43,8 @@ def parse_pci_address(text: str) -> str:
 class Partition:
     """One partition as its KFD node shows it; None is unknown (unreadable), never zero.
 
-    `kfd_gpu_id` names the partition in kfd/proc/<pid>/vram_<gpu_id>. It changes with every mode of the GPU and is
-    valid within one observation only.
+    `kfd_gpu_id` names the partition in kfd/proc/<pid>/vram_<gpu_id>, `kfd_node` is its number in KFD's topology. Both
+    change with every mode switch, the number even with those of other GPUs: they are valid within one observation.
     """
 
     index: int
@@ -53,6 +53,7 @@ class Partition:
     memory_bytes: int | None
     kfd_gpu_id: int | None = None
     compute_units: int | None = None
+    kfd_node: int | None = None
 
 
 class GpuState(str, Enum):

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aimd.domain.claim import Claim
+from aimd.domain.event import Event
 from aimd.domain.modes import PartitionMode
-from aimd.domain.node import Event
 from aimd.domain.switch import ModeChange
 
 
 @dataclass(frozen=True, slots=True)
 class GpuRecord:
-    """What the ledger keeps of a GPU: `mode` is the last that was seen, so that a change meanwhile is noticed."""
+    """What the ledger keeps of a GPU: `mode` is the last that was seen, so that a change meanwhile is noticed.
+
+    `draining` GPUs take no new claims until an operator ends it.
+    """
 
     address: str
     mode_epoch: int = 0
     mode: PartitionMode | None = None
     wish: PartitionMode | None = None
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HolderRecord:
+    """A process that runs on a replica of a claim, by pid and start time (field 22 of /proc/<pid>/stat).
+
+    `ended_at` (seconds since the epoch) is set when it was found dead, not seen ending: it is an orphan until released.
+    """
+
+    claim: str
+    replica: int
+    pid: int
+    start_time: int
+    command: str | None = None
+    ended_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +52,24 @@ class LedgerState:
     gpus: tuple[GpuRecord, ...] = ()
     changes: tuple[ModeChange, ...] = ()
     notes: tuple[Event, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    holders: tuple[HolderRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerWrite:
-    """What one commit makes durable; either all of it or nothing."""
+    """What one commit makes durable; either all of it or nothing. `released` names claims that are no more."""
 
     changes: tuple[ModeChange, ...] = ()
     gpus: tuple[GpuRecord, ...] = ()
     events: tuple[Event, ...] = ()
     boot_id: str | None = None
     layout_digest: str | None = None
+    claims: tuple[Claim, ...] = ()
+    released: tuple[str, ...] = ()
+    holders: tuple[HolderRecord, ...] = ()
+    holders_gone: tuple[HolderRecord, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return self == LedgerWrite()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aimd.domain.claim import Claim
 from aimd.domain.gpu import BusyRule, Gpu, Holder
+from aimd.domain.ledger import HolderRecord
 from aimd.domain.modes import MemoryMode, PartitionMode
 from aimd.domain.switch import ModeChange
 from aimd.errors import NotFoundError
@@ -30,6 +32,7 @@ class GpuStatus:
     drift: tuple[str, ...] = ()
     pending_memory: MemoryMode | None = None
     change: str | None = None
+    draining: bool = False
 
     @property
     def name(self) -> str:
@@ -47,6 +50,8 @@ class NodeSnapshot:
     gpus: tuple[GpuStatus, ...] = ()
     holders: tuple[Holder, ...] = ()
     changes: tuple[ModeChange, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    claim_holders: tuple[HolderRecord, ...] = ()
     busy_rule: BusyRule = BusyRule.UNKNOWN
     ready: bool = False
     topology_generation: int | None = None
@@ -67,24 +72,13 @@ class NodeSnapshot:
             f"GPU {selector!r} is not on this node", code="unknown_gpu", hint=f"GPUs of this node: {names}"
         )
 
+    def claim(self, name: str) -> Claim:
+        """The claim of this name; raises NotFoundError."""
+        for claim in self.claims:
+            if claim.name == name:
+                return claim
+        raise NotFoundError(f"claim {name!r} does not exist", code="unknown_claim", hint="aimctl get claims lists them")
+
     def change(self, name: str) -> ModeChange | None:
         """The mode change of this name, None if there is none (any more)."""
         return next((change for change in self.changes if change.name == name), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened, kept in the ledger.
-
-    Attributes:
-        kind: a word of its own per kind of event (`switch_committed`, `driver_reloaded`).
-        subject: the object, `gpu0`, a mode change's name, or `node`.
-        at: seconds since the epoch.
-        sequence: position in the ledger, 0 before it was written.
-    """
-
-    kind: str
-    subject: str
-    message: str
-    at: float
-    sequence: int = 0

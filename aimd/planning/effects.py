@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from aimd.domain.claim import Claim, ClaimSpec
 from aimd.domain.gpu import Holder, Observed
-from aimd.domain.ledger import LedgerState, LedgerWrite
+from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.switch import ModeChange
 from aimd.errors import AimdError
+from aimd.planning.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,65 @@ class Submitted:
     wishes: tuple[tuple[str, PartitionMode], ...]
     wait_seconds: float | None
     uid: int
+    drain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequested:
+    """A client asks for a claim."""
+
+    request: int
+    name: str
+    spec: ClaimSpec
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimReleased:
+    """A client gives a claim up."""
+
+    request: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainingSet:
+    """An operator closes a GPU for new claims, or opens it again."""
+
+    request: int
+    gpu: str
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HolderJoined:
+    """A process takes a replica of a claim: the given one, or the first that nobody holds."""
+
+    request: int
+    claim: str
+    replica: int | None
+    pid: int
+    start_time: int
+    command: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HolderEnded:
+    """A holder's process is over; `seen` tells that its end was watched, not found out later."""
+
+    pid: int
+    start_time: int
+    seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """Another configuration is valid from now on."""
+
+    policy: Policy
+    layout: Mapping[str, PartitionMode]
+    layout_digest: str
+    digest_before: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +173,26 @@ class Woken:
     token: int
 
 
-Event = Started | Scanned | PollDue | Polled | DriverChanged | Submitted | Drained | HoldersSeen | WriteEnded | Woken
+Event = (
+    Started
+    | Scanned
+    | PollDue
+    | Polled
+    | DriverChanged
+    | Submitted
+    | ClaimRequested
+    | ClaimReleased
+    | DrainingSet
+    | HolderJoined
+    | HolderEnded
+    | Reconfigured
+    | Drained
+    | HoldersSeen
+    | WriteEnded
+    | Woken
+)
+
+Answer = ModeChange | Claim | HolderRecord | None | AimdError
 
 # -- effects -----------------------------------------------------------------------------------------------------
 
@@ -129,7 +209,7 @@ class Reply:
     """Answer a client's request."""
 
     request: int
-    result: ModeChange | AimdError
+    result: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +270,12 @@ class Wake:
     seconds: float
 
 
-Effect = Commit | Reply | Publish | Scan | Poll | Drain | Undrain | ListHolders | WriteMode | Wake
+@dataclass(frozen=True, slots=True)
+class WatchProcess:
+    """Answer with HolderEnded when the process is over, or at once if it is not there."""
+
+    pid: int
+    start_time: int
+
+
+Effect = Commit | Reply | Publish | Scan | Poll | Drain | Undrain | ListHolders | WriteMode | Wake | WatchProcess

@@ -95,10 +95,14 @@ def rooms(observed: Observed, occupancy: Occupancy) -> list[Room]:
     return found
 
 
-def place(name: str, spec: ClaimSpec, observed: Observed, occupancy: Occupancy) -> Placement | Refusal:
-    """Places for all replicas, or why there are none; nothing is refused that fits."""
+def place(
+    name: str, spec: ClaimSpec, observed: Observed, occupancy: Occupancy, replicas: tuple[int, ...] | None = None
+) -> Placement | Refusal:
+    """Places for all replicas (or for these numbers of them), or why there are none; nothing is refused that fits."""
+    numbers = tuple(range(spec.replicas)) if replicas is None else replicas
+    spec = replace(spec, replicas=len(numbers))
     here = rooms(observed, occupancy)
-    assignments = _fill(name, spec, here)
+    assignments = _fill(name, spec, here, numbers)
     if len(assignments) == spec.replicas:
         return Placement(assignments)
     idle = _idle_gpus(observed, occupancy) if occupancy.repartition is Repartition.WHEN_IDLE else []
@@ -114,7 +118,7 @@ def place(name: str, spec: ClaimSpec, observed: Observed, occupancy: Occupancy) 
         return _refusal(name, spec, observed, occupancy, here)
     switched = {option.gpu for option in chosen}
     after = [room for room in here if room.gpu not in switched] + [r for option in chosen for r in option.rooms]
-    return Placement(_fill(name, spec, after), tuple((option.gpu, option.mode) for option in chosen))
+    return Placement(_fill(name, spec, after, numbers), tuple((option.gpu, option.mode) for option in chosen))
 
 
 def _suits(room: Room, spec: ClaimSpec) -> bool:
@@ -124,11 +128,11 @@ def _suits(room: Room, spec: ClaimSpec) -> bool:
     return wanted is None or (wanted.index == room.index and wanted.gpu in (None, room.gpu))
 
 
-def _fill(name: str, spec: ClaimSpec, available: Iterable[Room]) -> tuple[Assignment, ...]:
+def _fill(name: str, spec: ClaimSpec, available: Iterable[Room], numbers: tuple[int, ...]) -> tuple[Assignment, ...]:
     """Assign as many replicas as fit, each to the fullest room that takes it; a preferred place comes first."""
     left = list(available)
     assignments = []
-    for replica in range(spec.replicas):
+    for replica in numbers:
         fitting = [room for room in left if room.holds(spec)]
         if not fitting:
             break

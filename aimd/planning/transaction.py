@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from aimd.domain.event import Event as NodeEvent
 from aimd.domain.gpu import BusyRule, Holder, Observed
-from aimd.domain.node import Event as NodeEvent
 from aimd.domain.plan import Reason, StepKind
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.planning import effects as fx
@@ -31,6 +31,7 @@ class Transaction:
     Attributes:
         token: what results of the present step carry.
         learned_rule: set when an EBUSY has shown that the driver's rule is node-wide.
+        registered: processes of claims with a place on the current GPU; they are waited for like KFD clients.
     """
 
     def __init__(self, change: ModeChange, token: int, settle_seconds: float) -> None:
@@ -38,6 +39,7 @@ class Transaction:
         self.token = token
         self.learned_rule: BusyRule | None = None
         self._settle_seconds = settle_seconds
+        self.registered: tuple[Holder, ...] = ()
         self._refused: Outcome | None = None
         self._wrote_back = False
         self._table: dict[tuple[SwitchState, type], Callable[[Any, Observed, fx.Instant], Reached]] = {
@@ -59,6 +61,11 @@ class Transaction:
         if index is None or self.change.switches[index].state not in _HIDDEN:
             return frozenset()
         return frozenset(self.change.switches[index].step.gpus)
+
+    @property
+    def gpu(self) -> str:
+        """PCI address of the GPU whose switch is under way."""
+        return self._switch.step.gpu
 
     @property
     def _index(self) -> int:
@@ -109,6 +116,8 @@ class Transaction:
         rule = self.learned_rule or observed.busy_rule
         step = self._switch.step
         in_the_way = [h for h in event.holders if step.gpu in h.gpus or rule is BusyRule.NODE_WIDE]
+        seen = {holder.pid for holder in in_the_way}
+        in_the_way += [holder for holder in self.registered if holder.pid not in seen]
         if not in_the_way:
             return self._step(SwitchEvent.CLEAR, now)
         words = f"GPU {step.gpu} is in use by {_names(in_the_way)}"

@@ -58,9 +58,10 @@ def gpu_statuses(
     gpus: Iterable[Gpu],
     records: Mapping[str, GpuRecord],
     pending: Mapping[str, MemoryMode],
-    active: ModeChange | None,
+    active: ModeChange | None = None,
+    taken: frozenset[str] = frozenset(),
 ) -> tuple[GpuStatus, ...]:
-    """The GPUs as shown, in PCI order."""
+    """The GPUs as shown, in PCI order. On a taken GPU a claim may have set the wish aside: that is no drift."""
     busy = {address for switch in active.switches for address in switch.step.gpus} if active is not None else set()
     statuses = []
     for index, gpu in enumerate(gpus):
@@ -71,9 +72,10 @@ def gpu_statuses(
                 gpu=gpu,
                 mode_epoch=record.mode_epoch,
                 wish=record.wish,
-                drift=drift(gpu, record.wish),
+                drift=drift(gpu, record.wish if gpu.pci_address not in taken else None),
                 pending_memory=pending.get(gpu.pci_address),
                 change=active.name if active is not None and gpu.pci_address in busy else None,
+                draining=record.draining,
             )
         )
     return tuple(statuses)

@@ -1,14 +1,17 @@
-"""What a mode change that has ended makes of the GPUs' wishes."""
+"""Wishes for modes: what becomes one, and when an idle GPU is brought to its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from aimd.domain.gpu import BusyRule, Observed
 from aimd.domain.ledger import GpuRecord
 from aimd.domain.modes import PartitionMode
-from aimd.domain.plan import StepKind
+from aimd.domain.plan import Desired, Plan, Refusal, StepKind
 from aimd.domain.switch import ModeChange, SwitchState
+from aimd.planning.planner import plan
+from aimd.planning.view import satisfied
 
 
 def kept_wishes(change: ModeChange, records: Mapping[str, GpuRecord]) -> tuple[GpuRecord, ...]:
@@ -35,3 +38,44 @@ def kept_wishes(change: ModeChange, records: Mapping[str, GpuRecord]) -> tuple[G
             if record.wish is not None and record.wish.memory is not None:
                 kept[address] = replace(record, wish=replace(record.wish, memory=switch.step.after.memory))
     return tuple(kept.values())
+
+
+class OpenWishes:
+    """The GPUs that are still to be brought to their wish: after a start, a driver load, or a claim that left.
+
+    A wish that was fulfilled once is closed: what others do to the GPU later is shown as drift, not fought.
+    """
+
+    def __init__(self, retry_seconds: float) -> None:
+        self.retry_seconds = retry_seconds
+        self._open: set[str] = set()
+        self._retry_at = 0.0
+
+    def open(self, addresses: Iterable[str]) -> None:
+        self._open |= set(addresses)
+
+    def next(
+        self, records: Mapping[str, GpuRecord], view: Observed, taken: frozenset[str], now: float, *, allow_memory: bool
+    ) -> tuple[dict[str, PartitionMode], Plan, list[Refusal]]:
+        """The wishes that can be carried out now with their plan, and those that are refused and thereby closed.
+
+        `taken` are GPUs that somebody is assigned to. GPUs that a process holds are passed over, too. After a plan
+        with steps there is a pause of `retry_seconds`, so that one that fails is not tried in a loop.
+        """
+        wishes = {a: w for a in self._open if (r := records.get(a)) is not None and (w := r.wish) is not None}
+        self._open = {a for a, wish in wishes.items() if (gpu := view.gpu(a)) is None or not satisfied(gpu, wish)}
+        refused: list[Refusal] = []
+        if now < self._retry_at:
+            return {}, Plan(), refused
+        node_wide = view.busy_rule is BusyRule.NODE_WIDE
+        held = {a for holder in view.holders for a in (self._open if node_wide else holder.gpus)}
+        while True:
+            ready = {a: wishes[a] for a in sorted(self._open - held - taken) if view.gpu(a) is not None}
+            planned = plan(Desired(ready, allow_memory), view)
+            if not planned.refusals:
+                break
+            refused += planned.refusals
+            self._open -= {refusal.gpu for refusal in planned.refusals if refusal.gpu is not None}
+        if planned.steps:
+            self._retry_at = now + self.retry_seconds
+        return ready, planned, refused

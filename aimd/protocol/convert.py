@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from aimd.domain.event import Event
 from aimd.domain.gpu import Holder
-from aimd.domain.node import Event, GpuStatus, NodeSnapshot
+from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.domain.plan import Blocker, Plan, Refusal, Step
 from aimd.domain.switch import ModeChange, Switch
 from aimd.protocol import messages as msg

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aimd.adapters.amdgpu.driver import AmdgpuDriver
 from aimd.adapters.ledger import SqliteLedger
-from aimd.adapters.processes import command_of
+from aimd.adapters.processes import LinuxProcesses, command_of
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.simulation import Simulation
@@ -19,7 +19,8 @@ from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.switch import ModeChange
 from aimd.planning import effects as fx
-from aimd.planning.reconcile import Policy, Reconciler
+from aimd.planning.policy import Policy
+from aimd.planning.reconcile import Reconciler
 from aimd.ports import GpuDriver, Ledger
 from aimd.sim.node import SimulatedNode
 from aimd.sim.state import SimState, new_state
@@ -89,7 +90,7 @@ async def running_node(
     node = sim if isinstance(sim, SimulatedNode) else SimulatedNode(sim if sim is not None else fast_state())
     path = directory / "ledger.db" if directory is not None else Path(":memory:")
     ledger = ledger or SqliteLedger(path, time.time())
-    executor = Executor(driver or AmdgpuDriver(node, command_of))
+    executor = Executor(driver or AmdgpuDriver(node, command_of), LinuxProcesses())
     reconciler = Reconciler(policy or Policy(wait_seconds=2.0, settle_seconds=2.0), boot_id or node.boot_id)
     loop = ControlLoop(reconciler, executor, ledger, poll_seconds)
     events = Simulation(node)

@@ -228,6 +228,7 @@ def _partition(node: KfdNode) -> Partition:
         memory_bytes=node.memory_bytes,
         kfd_gpu_id=node.gpu_id,
         compute_units=simd // per_cu if simd is not None and per_cu else None,
+        kfd_node=node.number,
     )
 
 

@@ -15,7 +15,8 @@ from aiohttp import web
 from aimd import __version__
 from aimd.adapters.http.peer import Operators, peer_of
 from aimd.adapters.http.problems import problems
-from aimd.domain.node import Event, NodeSnapshot
+from aimd.domain.event import Event
+from aimd.domain.node import NodeSnapshot
 from aimd.errors import InvalidInputError, NotFoundError
 from aimd.ports import ControlPlane
 from aimd.protocol import convert

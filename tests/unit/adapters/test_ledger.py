@@ -19,9 +19,9 @@ import pytest
 
 import aimd
 from aimd.adapters.ledger import KEPT_CHANGES, KEPT_EVENTS, PRUNING_INTERVAL, SCHEMA_VERSION, SqliteLedger
+from aimd.domain.event import Event
 from aimd.domain.ledger import GpuRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
-from aimd.domain.node import Event
 from aimd.domain.plan import Reason, Step, StepKind
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.errors import LedgerError
@@ -57,7 +57,7 @@ FULL_CHANGE = ModeChange(
     requester_uid=1000,
 )
 RECORDS = (
-    GpuRecord("0000:05:00.0", mode_epoch=7, mode=SPX, wish=PartitionMode(ComputeMode.CPX)),
+    GpuRecord("0000:05:00.0", mode_epoch=7, mode=SPX, wish=PartitionMode(ComputeMode.CPX), draining=True),
     GpuRecord("0000:27:00.0"),
 )
 EVENTS = (Event("switch_committed", "gpu0", "it is done", NOW), Event("driver_reloaded", "node", "ünïcode", NOW + 1))
@@ -191,7 +191,7 @@ def test_the_files_settings(path: Path) -> None:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert other.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         statements = [sql for (sql,) in other.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")]
-    assert len(statements) == 4
+    assert len(statements) == 6
     assert all(statement.endswith("STRICT") for statement in statements)
     ledger.close()
 

@@ -9,9 +9,9 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from aimd.domain.event import Event as NodeEvent
 from aimd.domain.ledger import GpuRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import PartitionMode
-from aimd.domain.node import Event as NodeEvent
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.errors import AimdError

@@ -1,0 +1,134 @@
+"""What events mean for claims and their holders, as effects; mode changes that claims need are begun by the reconciler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aimd.domain.claim import Claim, ClaimState
+from aimd.domain.event import Event as NodeEvent
+from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
+from aimd.errors import AimdError, NotFoundError
+from aimd.planning import effects as fx
+from aimd.planning.claims import ClaimDesk, Wanted
+from aimd.planning.node_state import NodeState
+
+Effects = tuple[fx.Effect, ...]
+
+
+class ClaimEvents:
+    """The claims' part of the control loop."""
+
+    def __init__(self, desk: ClaimDesk, node: NodeState) -> None:
+        self._desk = desk
+        self._node = node
+        self._switch_retry_at = 0.0
+
+    def started(self, ledger: LedgerState, now: fx.Instant, *, rebooted: bool) -> Effects:
+        """Claims go on where they were; their processes are looked for, after a reboot none can live."""
+        self._desk.claims = {claim.name: claim for claim in ledger.claims}
+        self._desk.holders = {(holder.pid, holder.start_time): holder for holder in ledger.holders}
+        living = [holder for holder in ledger.holders if holder.ended_at is None]
+        if rebooted:
+            return tuple(e for holder in living for e in self._orphaned(holder, now))
+        return tuple(fx.WatchProcess(holder.pid, holder.start_time) for holder in living)
+
+    def requested(self, event: fx.ClaimRequested, busy: frozenset[str], now: fx.Instant) -> Effects | Wanted:
+        """The answer to a request, or the claim that needs a mode change before it can be placed."""
+        desk = self._desk
+        try:
+            wanted = desk.request(event.name, event.spec, event.uid, now.wall, self._node, busy)
+        except AimdError as error:
+            return (fx.Reply(event.request, error),)
+        if event.name in desk.claims:
+            return (fx.Reply(event.request, wanted.claim),)
+        if wanted.switches:
+            return wanted
+        return (*self._keep(wanted.claim, "claim_placed", now), fx.Reply(event.request, wanted.claim))
+
+    def released(self, event: fx.ClaimReleased, now: fx.Instant) -> Effects:
+        """Forget the claim and who holds it; its processes are nobody's from now on."""
+        claim = self._desk.claims.pop(event.name, None)
+        if claim is None:
+            missing = NotFoundError(
+                f"claim {event.name!r} does not exist", code="unknown_claim", hint="aimctl get claims lists them"
+            )
+            return (fx.Reply(event.request, missing),)
+        gone = tuple(holder for holder in self._desk.holders.values() if holder.claim == event.name)
+        for holder in gone:
+            del self._desk.holders[holder.pid, holder.start_time]
+        note = NodeEvent("claim_released", claim.name, _places(claim), now.wall)
+        write = LedgerWrite(released=(claim.name,), holders_gone=gone, events=(note,))
+        return (fx.Commit(write), fx.Reply(event.request, claim))
+
+    def joined(self, event: fx.HolderJoined, busy: frozenset[str]) -> Effects:
+        """Make the process a holder before it runs anything, and watch it."""
+        try:
+            holder = self._desk.join(event, busy)
+        except AimdError as error:
+            return (fx.Reply(event.request, error),)
+        self._desk.holders[holder.pid, holder.start_time] = holder
+        watch = fx.WatchProcess(holder.pid, holder.start_time)
+        return (fx.Commit(LedgerWrite(holders=(holder,))), fx.Reply(event.request, holder), watch)
+
+    def ended(self, event: fx.HolderEnded, now: fx.Instant) -> Effects:
+        """A watched end frees the replica at once; one found out later is an orphan for a while."""
+        holder = self._desk.holders.get((event.pid, event.start_time))
+        if holder is None or holder.ended_at is not None:
+            return ()
+        if not event.seen:
+            return self._orphaned(holder, now)
+        del self._desk.holders[event.pid, event.start_time]
+        return (fx.Commit(LedgerWrite(holders_gone=(holder,))),)
+
+    def expire(self, now: fx.Instant) -> Effects:
+        """Release orphans whose grace period is over."""
+        limit = now.wall - self._desk.policy.orphan_grace_seconds
+        gone = tuple(h for h in self._desk.holders.values() if h.ended_at is not None and h.ended_at <= limit)
+        if not gone:
+            return ()
+        for holder in gone:
+            del self._desk.holders[holder.pid, holder.start_time]
+        notes = tuple(NodeEvent("orphan_released", h.claim, f"{_who(h)} is released", now.wall) for h in gone)
+        return (fx.Commit(LedgerWrite(holders_gone=gone, events=notes)),)
+
+    def settle(self, now: fx.Instant) -> Effects:
+        """Claims whose mode change has ended, those that lost their partition, and those that fit again."""
+        effects: Effects = ()
+        for claim in self._desk.switched(self._node):
+            if claim.state is ClaimState.PENDING:
+                self._switch_retry_at = now.monotonic + self._desk.policy.wish_retry_seconds
+            effects += self._keep(claim, f"claim_{claim.state}", now)
+        for claim in self._desk.displaced(self._node):
+            effects += self._keep(claim, "claim_displaced", now)
+        while (wanted := self._desk.pursue(self._node, switching=False)) is not None:
+            effects += self._keep(wanted.claim, f"claim_{wanted.claim.state}", now)
+        return effects
+
+    def pursue(self, now: fx.Instant, retry_seconds: float) -> Wanted | None:
+        """A pending claim that a mode change of an idle GPU makes room for, not more often than the pause allows."""
+        if now.monotonic < self._switch_retry_at:
+            return None
+        wanted = self._desk.pursue(self._node, switching=True)
+        if wanted is not None:
+            self._switch_retry_at = now.monotonic + retry_seconds
+        return wanted
+
+    def _keep(self, claim: Claim, kind: str, now: fx.Instant) -> Effects:
+        self._desk.claims[claim.name] = claim
+        words = claim.message or _places(claim)
+        note = NodeEvent(kind, claim.name, words, now.wall)
+        return (fx.Commit(LedgerWrite(claims=(claim,), events=(note,))),)
+
+    def _orphaned(self, holder: HolderRecord, now: fx.Instant) -> Effects:
+        orphan = replace(holder, ended_at=now.wall)
+        self._desk.holders[holder.pid, holder.start_time] = orphan
+        note = NodeEvent("orphan_found", holder.claim, f"{_who(holder)} ended unseen", now.wall)
+        return (fx.Commit(LedgerWrite(holders=(orphan,), events=(note,))),)
+
+
+def _who(holder: HolderRecord) -> str:
+    return f"pid {holder.pid} ({holder.command or '?'}) on {holder.claim}/{holder.replica}"
+
+
+def _places(claim: Claim) -> str:
+    return ", ".join(f"{a.name} on {a.gpu}/{a.index}" for a in claim.assignments) or "no partition"

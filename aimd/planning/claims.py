@@ -1,0 +1,219 @@
+"""The claims of the node: who asked for what, where it was placed, which processes run on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from aimd.domain.claim import Assignment, Claim, ClaimSpec, ClaimState
+from aimd.domain.gpu import Holder
+from aimd.domain.ledger import HolderRecord
+from aimd.domain.modes import PartitionMode
+from aimd.domain.plan import Reason, Refusal
+from aimd.domain.switch import ModeChange, SwitchState
+from aimd.errors import ConflictError, NotFoundError, RefusedError
+from aimd.planning import effects as fx
+from aimd.planning.node_state import NodeState
+from aimd.planning.placement import Occupancy, place
+from aimd.planning.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A claim that was placed, and the modes that GPUs have to be switched to before it is there."""
+
+    claim: Claim
+    switches: tuple[tuple[str, PartitionMode], ...] = ()
+
+
+class ClaimDesk:
+    """All claims and their holders.
+
+    Attributes:
+        claims: by name, in the order in which they were made.
+        holders: living processes and orphans, by pid and start time.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.claims: dict[str, Claim] = {}
+        self.holders: dict[tuple[int, int], HolderRecord] = {}
+
+    # -- who is where ----------------------------------------------------------------------------------------
+
+    @property
+    def assignments(self) -> tuple[Assignment, ...]:
+        return tuple(assignment for claim in self.claims.values() for assignment in claim.assignments)
+
+    @property
+    def taken(self) -> frozenset[str]:
+        """GPUs that somebody is assigned to."""
+        return frozenset(assignment.gpu for assignment in self.assignments)
+
+    def on(self, gpus: frozenset[str]) -> list[Claim]:
+        """Claims with a place on one of the GPUs."""
+        return [claim for claim in self.claims.values() if any(a.gpu in gpus for a in claim.assignments)]
+
+    def holders_on(self, gpu: str) -> tuple[Holder, ...]:
+        """Processes of claims with a place on the GPU."""
+        places = {(a.claim, a.replica) for a in self.assignments if a.gpu == gpu}
+        return tuple(
+            Holder(holder.pid, holder.command, frozenset({gpu}))
+            for holder in self.holders.values()
+            if (holder.claim, holder.replica) in places
+        )
+
+    def in_use(self, gpus: tuple[str, ...]) -> Refusal | None:
+        """Why these GPUs cannot be switched without draining: claims are there."""
+        claims = self.on(frozenset(gpus))
+        if not claims:
+            return None
+        names = ", ".join(claim.name for claim in claims)
+        return Refusal(
+            gpus[0],
+            Reason.GPU_IN_USE,
+            f"GPU {', '.join(gpus)} is in use by claims: {names}",
+            "with --drain their processes are waited for and the claims are placed again; or release them",
+        )
+
+    # -- requests --------------------------------------------------------------------------------------------
+
+    def request(
+        self, name: str, spec: ClaimSpec, uid: int, wall: float, node: NodeState, busy: frozenset[str]
+    ) -> Wanted:
+        """A new claim with its places; `busy` GPUs are in the middle of a switch.
+
+        Raises:
+            ConflictError: the name is taken by another request.
+            RefusedError: it fits nowhere; the code is the reason.
+        """
+        known = self.claims.get(name)
+        if known is not None:
+            if known.spec == spec:
+                return Wanted(known)
+            raise ConflictError(
+                f"claim {name} exists and asks for something else",
+                code="name_taken",
+                hint=f"aimctl release {name} first, or choose another name",
+            )
+        wanted = self._place(Claim(name, uid, spec, wall), node, busy)
+        if isinstance(wanted, Refusal):
+            raise RefusedError(wanted.message, code=wanted.reason.value, hint=wanted.hint)
+        return wanted
+
+    def _place(self, claim: Claim, node: NodeState, busy: frozenset[str] = frozenset()) -> Wanted | Refusal:
+        closed = busy | {record.address for record in node.records.values() if record.draining}
+        found = place(claim.name, claim.spec, node.observed, self._occupancy(closed), claim.missing)
+        if isinstance(found, Refusal):
+            return found
+        placed = claim.placed(tuple(_dated(assignment, node) for assignment in found.assignments))
+        return Wanted(placed if not found.switches else replace(placed, state=ClaimState.SWITCHING), found.switches)
+
+    def _occupancy(self, closed: frozenset[str]) -> Occupancy:
+        return Occupancy(
+            assignments=self.assignments,
+            closed=closed,
+            slots_per_partition=self.policy.slots_per_partition,
+            repartition=self.policy.repartition,
+        )
+
+    def join(self, event: fx.HolderJoined, busy: frozenset[str]) -> HolderRecord:
+        """The process as holder of a replica; the same process again gets the same answer.
+
+        Raises:
+            NotFoundError: no such claim or replica.
+            ConflictError: the replica has no partition now, or the process holds another claim.
+        """
+        name, replica, pid = event.claim, event.replica, event.pid
+        claim = self.claims.get(name)
+        if claim is None:
+            raise NotFoundError(f"claim {name!r} does not exist", code="unknown_claim", hint="aimctl get claims")
+        placed = {assignment.replica for assignment in claim.assignments if assignment.gpu not in busy}
+        if replica is not None and not 0 <= replica < claim.spec.replicas:
+            raise NotFoundError(
+                f"claim {name} has no replica {replica}, it has {claim.spec.replicas}, counted from 0",
+                code="unknown_replica",
+            )
+        if claim.state is ClaimState.SWITCHING or not placed or (replica is not None and replica not in placed):
+            raise ConflictError(
+                f"claim {name} has no partition now: {claim.message or claim.state}",
+                code="not_placed",
+                hint=f"aimctl describe claim {name} tells what it waits for",
+            )
+        known = self.holders.get((pid, event.start_time))
+        if known is not None and (known.claim != name or replica not in (None, known.replica)):
+            raise ConflictError(f"pid {pid} already holds {known.claim}/{known.replica}", code="already_holding")
+        held = {holder.replica for holder in self.holders.values() if holder.claim == name}
+        first_free = min(placed - held, default=min(placed))
+        chosen = first_free if replica is None else replica
+        return known or HolderRecord(name, chosen, pid, event.start_time, event.command)
+
+    # -- what happens to claims ------------------------------------------------------------------------------
+
+    def switched(self, node: NodeState) -> list[Claim]:
+        """Claims whose mode change has ended: placed now, or pending with the reason of its failure."""
+        touched = []
+        for claim in self.claims.values():
+            change = node.changes.get(claim.change or "")
+            if claim.state is not ClaimState.SWITCHING or (change is not None and change.current is not None):
+                continue
+            if change is not None and change.state is SwitchState.COMMITTED:
+                dated = tuple(_dated(assignment, node) for assignment in claim.assignments)
+                touched.append(replace(claim, state=ClaimState.PLACED, assignments=dated, change=None))
+            else:
+                touched.append(_undone(claim, change))
+        return touched
+
+    def displaced(self, node: NodeState) -> list[Claim]:
+        """Claims that have lost a place, because its GPU has another mode epoch or the partition is gone."""
+        there = {
+            (gpu.pci_address, partition.index, node.record(gpu.pci_address).mode_epoch)
+            for gpu in node.observed.gpus
+            for partition in gpu.partitions
+        }
+        touched = []
+        for claim in self.claims.values():
+            if claim.state is ClaimState.SWITCHING:
+                continue
+            kept = tuple(a for a in claim.assignments if (a.gpu, a.index, a.mode_epoch) in there)
+            if kept != claim.assignments:
+                words = "its partition is no more; it is placed again when there is room"
+                touched.append(
+                    replace(claim, state=ClaimState.PENDING, assignments=kept, reason=Reason.NO_ROOM, message=words)
+                )
+        return touched
+
+    def pursue(self, node: NodeState, *, switching: bool) -> Wanted | None:
+        """The first pending claim, the largest first, that gains a place now or learns why not; None if none does.
+
+        Without `switching` only partitions that are there count.
+        """
+        pending = [claim for claim in self.claims.values() if claim.state is ClaimState.PENDING]
+        for claim in sorted(pending, key=lambda claim: -claim.spec.memory_units):
+            wanted = self._place(claim, node)
+            if isinstance(wanted, Refusal):
+                told = replace(claim, reason=wanted.reason, message=f"{wanted.message}; {wanted.hint}")
+                if told != claim:
+                    return Wanted(told)
+            elif not wanted.switches or switching:
+                return wanted
+        return None
+
+
+def _dated(assignment: Assignment, node: NodeState) -> Assignment:
+    """With the mode epoch that the GPU has now."""
+    return replace(assignment, mode_epoch=node.record(assignment.gpu).mode_epoch)
+
+
+def _undone(claim: Claim, change: ModeChange | None) -> Claim:
+    """The claim after the mode change that was to make room for it has failed."""
+    wished = {gpu for gpu, _ in change.wishes} if change is not None else {a.gpu for a in claim.assignments}
+    switches = change.switches if change is not None else ()
+    failed = next((switch for switch in switches if switch.state is not SwitchState.COMMITTED), None)
+    return replace(
+        claim,
+        state=ClaimState.PENDING,
+        assignments=tuple(a for a in claim.assignments if a.gpu not in wished),
+        change=None,
+        reason=failed.reason if failed is not None else Reason.NO_ROOM,
+        message=failed.message if failed is not None else "the mode change that was to make room is not known any more",
+    )

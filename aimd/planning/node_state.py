@@ -1,0 +1,133 @@
+"""What the daemon knows of its node: observation, what is shown of it, records, changes, and the snapshot of all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aimd.domain.claim import Claim
+from aimd.domain.event import Event as NodeEvent
+from aimd.domain.gpu import BusyRule, Gpu, Observed
+from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerWrite
+from aimd.domain.node import NodeSnapshot
+from aimd.domain.switch import ModeChange
+from aimd.errors import UnreachableError
+from aimd.planning.observation import carried_over, driver_was_loaded
+from aimd.planning.view import gpu_statuses, pending_memory
+
+KEPT_CHANGES = 100
+
+
+class NodeState:
+    """Knowledge that the decisions of the control loop share.
+
+    Attributes:
+        records: what the ledger keeps of each GPU, by PCI address.
+        changes: mode changes by name, oldest first.
+        reload_seen: the driver was loaded since this was last looked at.
+    """
+
+    def __init__(self, first_generation: int) -> None:
+        self.records: dict[str, GpuRecord] = {}
+        self.changes: dict[str, ModeChange] = {}
+        self.reload_seen = False
+        self.snapshot = NodeSnapshot(generation=first_generation)
+        self.warnings: tuple[str, ...] = ()
+        self._observed: Observed | None = None
+        self._shown: dict[str, Gpu] = {}
+
+    # -- observation -----------------------------------------------------------------------------------------
+
+    @property
+    def scanned(self) -> bool:
+        return self._observed is not None
+
+    @property
+    def observed(self) -> Observed:
+        """The last observation; raises UnreachableError before the first."""
+        if self._observed is None:
+            raise UnreachableError(
+                "the node was not scanned yet", hint="try again in a moment; aimctl get node says why"
+            )
+        return self._observed
+
+    @property
+    def planning_view(self) -> Observed:
+        """The observation with the memory modes that are requested."""
+        return replace(self.observed, pending_memory=pending_memory(self.changes.values()))
+
+    def take(self, observed: Observed) -> None:
+        """Keep a new observation, with what is known besides it."""
+        if self._observed is not None:
+            self.reload_seen = self.reload_seen or driver_was_loaded(observed, self._observed)
+        self._observed = carried_over(observed, self._observed, self._shown.values())
+        self.warnings = observed.warnings
+
+    def amend(self, observed: Observed) -> None:
+        """Replace the observation by itself with something learned."""
+        self._observed = observed
+
+    def lose_driver(self) -> None:
+        """No driver, no partitions; when it is there again it has been loaded anew."""
+        self.reload_seen = True
+        if self._observed is not None:
+            gpus = tuple(replace(gpu, partitions=(), reported_compute=None) for gpu in self._observed.gpus)
+            self._observed = replace(self._observed, gpus=gpus, holders=(), topology_generation=None)
+            self._shown = {gpu.pci_address: gpu for gpu in gpus}
+
+    def record(self, address: str) -> GpuRecord:
+        return self.records.get(address) or GpuRecord(address)
+
+    def adopt(self, hidden: frozenset[str], wall: float) -> LedgerWrite:
+        """Show what was observed, but for hidden GPUs; count an epoch where a mode has changed. Gives what to keep."""
+        changed, events = [], []
+        for gpu in self.observed.gpus:
+            if gpu.pci_address in hidden:
+                continue
+            self._shown[gpu.pci_address] = gpu
+            record = self.record(gpu.pci_address)
+            if gpu.partitions and not gpu.in_reset and record.mode != gpu.mode:
+                changed.append(replace(record, mode=gpu.mode, mode_epoch=record.mode_epoch + 1))
+                if record.mode is not None:
+                    words = f"GPU {gpu.pci_address} went from {record.mode} to {gpu.mode}"
+                    events.append(NodeEvent("mode_changed", gpu.pci_address, words, wall))
+        self.records.update({record.address: record for record in changed})
+        return LedgerWrite(gpus=tuple(changed), events=tuple(events))
+
+    # -- changes ---------------------------------------------------------------------------------------------
+
+    def keep(self, change: ModeChange) -> None:
+        """Remember the change; of ended ones the last hundred."""
+        self.changes[change.name] = change
+        ended = [name for name, kept in self.changes.items() if kept.current is None]
+        for name in ended[: max(0, len(ended) - KEPT_CHANGES)]:
+            del self.changes[name]
+
+    # -- snapshot --------------------------------------------------------------------------------------------
+
+    def refresh(
+        self, active: ModeChange | None, claims: tuple[Claim, ...], holders: tuple[HolderRecord, ...]
+    ) -> NodeSnapshot | None:
+        """The new snapshot, None if nothing in it has changed."""
+        observed = self._observed
+        snapshot = NodeSnapshot(
+            generation=self.snapshot.generation,
+            gpus=gpu_statuses(
+                [self._shown[address] for address in sorted(self._shown)],
+                self.records,
+                pending_memory(self.changes.values()),
+                active,
+                frozenset(assignment.gpu for claim in claims for assignment in claim.assignments),
+            ),
+            holders=observed.holders if observed is not None else (),
+            changes=tuple(self.changes.values()),
+            claims=claims,
+            claim_holders=holders,
+            busy_rule=observed.busy_rule if observed is not None else BusyRule.UNKNOWN,
+            ready=observed is not None,
+            topology_generation=observed.topology_generation if observed is not None else None,
+            warnings=self.warnings,
+        )
+        if snapshot == self.snapshot:
+            return None
+        self.snapshot = replace(snapshot, generation=self.snapshot.generation + 1)
+        return self.snapshot

@@ -1,0 +1,20 @@
+"""Settings that decisions depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aimd.planning.placement import Repartition
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The part of the configuration that planning sees; times in seconds."""
+
+    allow_memory_mode_change: bool = False
+    wait_seconds: float = 30.0
+    settle_seconds: float = 30.0
+    wish_retry_seconds: float = 60.0
+    repartition: Repartition = Repartition.WHEN_IDLE
+    slots_per_partition: int = 16
+    orphan_grace_seconds: float = 60.0

@@ -1,0 +1,40 @@
+"""What becomes of an interrupted mode change, and of the steps after one that did not succeed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aimd.domain.plan import Reason
+from aimd.domain.switch import ModeChange, SwitchState
+from aimd.planning.effects import Instant
+from aimd.planning.switching import SwitchEvent, advance
+
+
+def reopened(change: ModeChange, boot_id: str, now: Instant, *, rebooted: bool) -> ModeChange:
+    """The unfinished change as it goes on after the daemon, or the machine, was started again."""
+    index = change.current
+    assert index is not None
+    happened = SwitchEvent.REBOOTED if rebooted else SwitchEvent.RESTARTED
+    reason = Reason.INTERRUPTED_BY_REBOOT if rebooted else None
+    words = "the machine was rebooted; the driver has chosen the compute mode anew" if rebooted else None
+    switch = advance(change.switches[index], happened, now.monotonic, reason=reason, message=words)
+    if not switch.final:
+        switch = replace(switch, deadline=now.monotonic + change.wait_seconds)
+        if switch.state is not SwitchState.ROLLING_BACK:  # which has to end with the reason it is made for
+            switch = replace(switch, reason=None, message=None)
+    return abandon_rest(replace(change.with_switch(index, switch), boot_id=boot_id), now)
+
+
+def abandon_rest(change: ModeChange, now: Instant) -> ModeChange:
+    """The steps after one that did not succeed are not tried."""
+    failed = next((s for s in change.switches if s.state in (SwitchState.FAILED, SwitchState.NEEDS_OPERATOR)), None)
+    if failed is None:
+        return change
+    words = f"not tried, because the step of GPU {failed.step.gpu} has {failed.state}"
+    for index, switch in enumerate(change.switches):
+        if not switch.final:
+            abandoned = advance(
+                switch, SwitchEvent.ABANDONED, now.monotonic, reason=Reason.EARLIER_STEP_FAILED, message=words
+            )
+            change = change.with_switch(index, abandoned)
+    return change

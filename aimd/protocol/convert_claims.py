@@ -1,0 +1,118 @@
+"""From claims and assignments to messages."""
+
+from __future__ import annotations
+
+from aimd.domain.claim import Assignment, Claim
+from aimd.domain.gpu import Partition
+from aimd.domain.ledger import HolderRecord
+from aimd.domain.memory import UNITS_PER_GB, reserved_bytes
+from aimd.domain.node import GpuStatus, NodeSnapshot
+from aimd.errors import ConflictError, NotFoundError
+from aimd.protocol import claims as msg
+from aimd.protocol.messages import HolderMessage
+
+
+def claim_message(claim: Claim, snapshot: NodeSnapshot) -> msg.ClaimMessage:
+    """A claim with its places and the processes on them."""
+    spec, slo = claim.spec, claim.spec.slo
+    return msg.ClaimMessage(
+        name=claim.name,
+        state=claim.state.value,
+        owner_uid=claim.owner_uid,
+        memory_gb=spec.memory_units / UNITS_PER_GB,
+        qos=spec.qos.value,
+        compute_mode=spec.mode.compute.value if spec.mode.compute is not None else None,
+        memory_mode=spec.mode.memory.value if spec.mode.memory is not None else None,
+        partition=str(spec.partition) if spec.partition is not None else None,
+        preferred=str(spec.preferred) if spec.preferred is not None else None,
+        guarantee=spec.guarantee,
+        limit=spec.limit,
+        weight=spec.weight,
+        replicas=spec.replicas,
+        slo=msg.SloMessage(
+            latency_seconds=slo.latency_seconds, objective=slo.objective, throughput_floor=slo.throughput_floor
+        ),
+        assignments=[assignment_message(assignment, snapshot) for assignment in claim.assignments],
+        change=claim.change,
+        reason=claim.reason.value if claim.reason is not None else None,
+        message=claim.message,
+        created_at=claim.created_at,
+        holders=[
+            HolderMessage(pid=holder.pid, command=holder.command)
+            for holder in snapshot.claim_holders
+            if holder.claim == claim.name
+        ],
+    )
+
+
+def assignment_message(assignment: Assignment, snapshot: NodeSnapshot) -> msg.AssignmentMessage:
+    """A replica's place; what the partition tells is unknown until its mode change has ended."""
+    status, partition = _place(assignment, snapshot)
+    size = partition.memory_bytes if partition is not None else None
+    return msg.AssignmentMessage(
+        name=assignment.name,
+        claim=assignment.claim,
+        replica=assignment.replica,
+        partition=f"{assignment.gpu}/{assignment.index}",
+        partition_name=f"{status.name}/{assignment.index}" if status is not None else f"?/{assignment.index}",
+        pci_address=assignment.gpu,
+        index=assignment.index,
+        memory_gb=assignment.memory_units / UNITS_PER_GB,
+        memory_bytes=reserved_bytes(assignment.memory_units, size) if size is not None else None,
+        guarantee=assignment.guarantee,
+        render_minor=partition.render_minor if partition is not None else None,
+    )
+
+
+def assignment_messages(snapshot: NodeSnapshot) -> list[msg.AssignmentMessage]:
+    """All assignments of the node, by claim."""
+    return [assignment_message(assignment, snapshot) for claim in snapshot.claims for assignment in claim.assignments]
+
+
+def environment_message(
+    holder: HolderRecord | Assignment, snapshot: NodeSnapshot, sysfs_root: str | None
+) -> msg.EnvironmentMessage:
+    """What a process on this replica needs to know.
+
+    Raises:
+        NotFoundError: the claim has no such replica.
+        ConflictError: the replica has no partition now.
+    """
+    claim = snapshot.claim(holder.claim)
+    if not 0 <= holder.replica < claim.spec.replicas:
+        raise NotFoundError(
+            f"claim {claim.name} has no replica {holder.replica}, it has {claim.spec.replicas}, counted from 0",
+            code="unknown_replica",
+        )
+    assignment = next((a for a in claim.assignments if a.replica == holder.replica), None)
+    _, partition = _place(assignment, snapshot) if assignment is not None else (None, None)
+    if assignment is None or partition is None or partition.memory_bytes is None:
+        raise ConflictError(
+            f"claim {claim.name} has no partition for replica {holder.replica} now: {claim.message or claim.state}",
+            code="not_placed",
+            hint=f"aimctl describe claim {claim.name} tells what it waits for",
+        )
+    return msg.EnvironmentMessage(
+        claim=claim.name,
+        replica=holder.replica,
+        partition=f"{assignment.gpu}/{assignment.index}",
+        memory_limit_bytes=reserved_bytes(assignment.memory_units, partition.memory_bytes),
+        kfd_order=_kfd_order(snapshot),
+        sysfs_root=sysfs_root,
+    )
+
+
+def _place(assignment: Assignment, snapshot: NodeSnapshot) -> tuple[GpuStatus | None, Partition | None]:
+    status = next((status for status in snapshot.gpus if status.gpu.pci_address == assignment.gpu), None)
+    if status is None or status.mode_epoch != assignment.mode_epoch:
+        return status, None
+    return status, next((part for part in status.gpu.partitions if part.index == assignment.index), None)
+
+
+def _kfd_order(snapshot: NodeSnapshot) -> list[str]:
+    numbered = [
+        (partition.kfd_node if partition.kfd_node is not None else 0, f"{status.gpu.pci_address}/{partition.index}")
+        for status in snapshot.gpus
+        for partition in status.gpu.partitions
+    ]
+    return [name for _, name in sorted(numbered)]
