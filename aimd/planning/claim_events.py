@@ -91,7 +91,7 @@ class ClaimEvents:
         notes = tuple(NodeEvent("orphan_released", h.claim, f"{_who(h)} is released", now.wall) for h in gone)
         return (fx.Commit(LedgerWrite(holders_gone=gone, events=notes)),)
 
-    def settle(self, now: fx.Instant) -> Effects:
+    def settle(self, now: fx.Instant, busy: frozenset[str]) -> Effects:
         """Claims whose mode change has ended, those that lost their partition, and those that fit again."""
         effects: Effects = ()
         for claim in self._desk.switched(self._node):
@@ -100,7 +100,7 @@ class ClaimEvents:
             effects += self._keep(claim, f"claim_{claim.state}", now)
         for claim in self._desk.displaced(self._node):
             effects += self._keep(claim, "claim_displaced", now)
-        while (wanted := self._desk.pursue(self._node, switching=False)) is not None:
+        while (wanted := self._desk.pursue(self._node, busy, switching=False)) is not None:
             effects += self._keep(wanted.claim, f"claim_{wanted.claim.state}", now)
         return effects
 
@@ -108,7 +108,7 @@ class ClaimEvents:
         """A pending claim that a mode change of an idle GPU makes room for, not more often than the pause allows."""
         if now.monotonic < self._switch_retry_at:
             return None
-        wanted = self._desk.pursue(self._node, switching=True)
+        wanted = self._desk.pursue(self._node, frozenset(), switching=True)
         if wanted is not None:
             self._switch_retry_at = now.monotonic + retry_seconds
         return wanted

@@ -182,14 +182,14 @@ class ClaimDesk:
                 )
         return touched
 
-    def pursue(self, node: NodeState, *, switching: bool) -> Wanted | None:
+    def pursue(self, node: NodeState, busy: frozenset[str], *, switching: bool) -> Wanted | None:
         """The first pending claim, the largest first, that gains a place now or learns why not; None if none does.
 
         Without `switching` only partitions that are there count.
         """
         pending = [claim for claim in self.claims.values() if claim.state is ClaimState.PENDING]
         for claim in sorted(pending, key=lambda claim: -claim.spec.memory_units):
-            wanted = self._place(claim, node)
+            wanted = self._place(claim, node, busy)
             if isinstance(wanted, Refusal):
                 told = replace(claim, reason=wanted.reason, message=f"{wanted.message}; {wanted.hint}")
                 if told != claim:

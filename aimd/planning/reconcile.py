@@ -65,7 +65,7 @@ class Reconciler:
             fx.ClaimRequested: self._claim_requested,
             fx.ClaimReleased: self._claim_released,
             fx.DrainingSet: self._draining_set,
-            fx.HolderJoined: lambda event, _: (*self._claim_events.joined(event, self._busy), *self._publish()),
+            fx.HolderJoined: lambda event, _: self._answered(self._claim_events.joined(event, self._busy)),
             fx.HolderEnded: lambda event, now: (*self._claim_events.ended(event, now), *self._publish()),
         }
 
@@ -216,7 +216,7 @@ class Reconciler:
             return (fx.Reply(event.request, PlanRefusedError(planned)),)
         change = self._new_change(event, planned, now, "client")
         accepted = self._keep(change, now, "plan_accepted", f"{len(change.switches)} switches planned")
-        return (*accepted, fx.Reply(event.request, change), *self._begin(change, now))
+        return (*self._answered((*accepted, fx.Reply(event.request, change))), *self._begin(change, now))
 
     def _new_change(self, event: fx.Submitted, planned: Plan, now: fx.Instant, origin: str) -> ModeChange:
         wait = self._policy.wait_seconds if event.wait_seconds is None else event.wait_seconds
@@ -266,10 +266,14 @@ class Reconciler:
         self._node.changes[change.name] = change
         parked = change.current is not None and change.state is SwitchState.AWAITING_RELOAD
         if change.current is not None and not parked:
-            adopted = self._adopt(now) if event is not None and event.kind == "switch_committed" else ()
+            adopted = self._arrived(now) if event is not None and event.kind == "switch_committed" else ()
             return (*journal, *adopted, *self._publish(), *actions)
         self._transaction = None
-        return (*journal, *self._adopt(now), *actions, *self._publish(), fx.Scan())
+        return (*journal, *self._arrived(now), *actions, *self._publish(), fx.Scan())
+
+    def _arrived(self, now: fx.Instant) -> Effects:
+        """A switch has ended: its partitions and the claims that move because of it are shown together."""
+        return (*self._adopt(now), *self._claim_events.settle(now, self._busy))
 
     # -- work of its own -------------------------------------------------------------------------------------
 
@@ -290,7 +294,7 @@ class Reconciler:
             if change.current is not None and (change.name in self._to_resume or self._goes_on(change)):
                 self._to_resume.discard(change.name)
                 return self._begin(change, now)
-        settled = self._claim_events.settle(now)
+        settled = self._claim_events.settle(now, self._busy)
         wanted = self._claim_events.pursue(now, self._policy.wish_retry_seconds)
         if wanted is not None:
             return (*settled, *self._switch_for(wanted.claim, wanted.switches, now))
@@ -325,7 +329,7 @@ class Reconciler:
             if self._transaction is not None:
                 return (fx.Reply(event.request, _under_way(self._transaction.change)),)
             return self._switch_for(claim, switches, now, event.request)
-        return (*answer, *self._publish())
+        return self._answered(answer)
 
     def _switch_for(
         self, claim: Claim, switches: tuple[tuple[str, PartitionMode], ...], now: fx.Instant, request: int = 0
@@ -341,7 +345,7 @@ class Reconciler:
         words = f"makes room for claim {claim.name}"
         kept = self._keep(change, now, "plan_accepted", words, (claim,))
         reply: Effects = (fx.Reply(request, claim),) if request else ()
-        return (*kept, *reply, *self._begin(change, now))
+        return (*self._answered((*kept, *reply)), *self._begin(change, now))
 
     def _claim_released(self, event: fx.ClaimReleased, now: fx.Instant) -> Effects:
         released = self._desk.claims.get(event.name)
@@ -349,7 +353,7 @@ class Reconciler:
         if released is not None:
             left = {assignment.gpu for assignment in released.assignments} - self._desk.taken
             self._wishes.open(left & self._wished)
-        return (*effects, *self._publish(), *(self._next_work(now) if self._node.scanned else ()))
+        return (*self._answered(effects), *(self._next_work(now) if self._node.scanned else ()))
 
     def _draining_set(self, event: fx.DrainingSet, now: fx.Instant) -> Effects:
         record = replace(self._node.record(event.gpu), draining=event.draining)
@@ -368,6 +372,11 @@ class Reconciler:
         desk = self._desk
         snapshot = self._node.refresh(active, tuple(desk.claims.values()), tuple(desk.holders.values()))
         return (fx.Publish(snapshot),) if snapshot is not None else ()
+
+    def _answered(self, effects: Effects) -> Effects:
+        """The effects with the answer last: who has it finds in the snapshot what it tells of."""
+        replies = tuple(effect for effect in effects if isinstance(effect, fx.Reply))
+        return (*(effect for effect in effects if not isinstance(effect, fx.Reply)), *self._publish(), *replies)
 
 
 def _under_way(change: ModeChange) -> ConflictError:
