@@ -246,7 +246,7 @@ class DispatchCore(Protocol):
 
         A lease of a model or partition that is not configured counts as one of a removed one (with the default
         orphan_grace_ns). `started` serves as the time of the acquire. Pass a `generation` to the constructor that is
-        above every generation of the earlier core, so that no id returns.
+        above every generation of all earlier cores, so that no id returns.
 
         Raises:
             ValueError: something waits or runs, a lease id or slot occurs twice, or a bound of Limits would be passed.

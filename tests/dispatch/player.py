@@ -1,0 +1,142 @@
+"""Seeded random lives of cores: the moves of the state machine without hypothesis, and adversarial patterns.
+
+Faster by an order of magnitude than the state machine, so that campaigns and deliberate faults use it; what it finds is
+repeated by its seed and not made smaller.
+"""
+
+import random
+
+from aimd.dispatch.face import ModelConfig, PartitionConfig
+from tests.dispatch.lockstep import LIMITS, UNKNOWN, Lockstep
+
+AGES = 1_000_000
+STEPS = (0, 0, 0, 0, 0, 1, 2, 7, 60)
+WAITS = (AGES, AGES, AGES + 1, AGES + 3, 40, 10, 3, 1, 0, -1)
+CLASSES = (0, 1, 2, 0, 1, 2, -1)
+MODELS = (0, 1, 2, 3, 0, 1, 2, 3, 0, 1, UNKNOWN)
+WEIGHTS = (1, 1, 2, 3, 7, 999, 1000)
+
+
+def random_config(dice, roomy=False):
+    """A configuration, mostly an acceptable one; a roomy one has no tight caps and no short lives."""
+    capacity = dice.randint(1, 5)
+    models = []
+    for model in range(dice.randint(1, 4)):
+        limit = dice.choice((None, None, 1, 2, 3, 9))
+        guarantee = min(dice.choice((0, 0, 1, 1, 2)), limit or capacity)
+        cap = 100 if roomy else dice.choice((100, 100, 5, 1, 0))
+        models.append(
+            ModelConfig(model, guarantee, limit, dice.choice(WEIGHTS), cap, dice.randint(0, 2), (5, 15, 60), 20)
+        )
+    return PartitionConfig(
+        tuple(models),
+        capacity,
+        queue_cap=100 if roomy else dice.choice((30, 30, 6, 3, 1, 0)),
+        lease_max_ns=AGES if roomy else dice.choice((AGES, AGES, 100, 30)),
+        orphan_grace_ns=dice.choice((20, 5)),
+    )
+
+
+def begin(factories, dice, roomy=False, limits=LIMITS):
+    desk = Lockstep(factories, limits)
+    while not desk.move_configure(0, 0, random_config(dice, roomy)):
+        pass
+    for highest in (0, 0, 0, 1):
+        desk.move_open(highest)
+    return desk
+
+
+def play(factories, seed, steps):
+    """A life of all moves; AssertionError says what was found."""
+    dice = random.Random(seed)
+    desk = begin(factories, dice)
+    moves = [
+        (30, acquire),
+        (3, burst),
+        (20, release),
+        (3, lambda desk, dice, now: desk.move_renew(now, dice.randrange(16))),
+        (2, lambda desk, dice, now: desk.move_stale(now, dice.choice(NAMES), dice.randrange(16))),
+        (2, lambda desk, dice, now: desk.move_foreign(now, dice.choice(NAMES), dice.randrange(16))),
+        (4, lambda desk, dice, now: desk.move_cancel(now, dice.randrange(64))),
+        (1, lambda desk, dice, now: desk.move_disconnect(now, dice.randrange(16), dice.random() < 0.5)),
+        (2, reopen),
+        (1, lambda desk, dice, now: desk.move_exited(now, dice.randrange(16))),
+        (3, lambda desk, dice, now: desk.move_advance(now + dice.randrange(150))),
+        (2, lambda desk, dice, now: desk.move_configure(now, dice.choice((0, 0, 1, 2)), random_config(dice))),
+        (1, lambda desk, dice, now: desk.move_remove(now, dice.choice((0, 1, 1, 2)))),
+        (1, lambda desk, dice, now: desk.move_drain(now, dice.choice((0, 1, 2)), dice.random() < 0.3)),
+        (1, lambda desk, dice, now: desk.move_restart(now)),
+    ]
+    chosen = dice.choices([move for _, move in moves], [weight for weight, _ in moves], k=steps)
+    for move in chosen:
+        move(desk, dice, desk.now + dice.choice(STEPS))
+    return desk
+
+
+NAMES = ("release", "renew", "adopt")
+
+
+def acquire(desk, dice, now):
+    partition, model = dice.choice((0, 0, 0, 1, 2)), dice.choice(MODELS)
+    klass, wait = dice.choice(CLASSES), dice.choice(WAITS)
+    desk.move_acquire(now, dice.randrange(16), partition, model, klass, wait, dice.random() < 0.1)
+
+
+def burst(desk, dice, now):
+    for _ in range(dice.randint(2, 12)):
+        desk.move_acquire(now, dice.randrange(16), 0, dice.randrange(4), dice.randrange(3), AGES + dice.randrange(9))
+
+
+def release(desk, dice, now):
+    desk.move_release(now, dice.randrange(16), dice.random() < 0.9)
+
+
+def reopen(desk, dice, now):
+    if dice.random() < 0.5:
+        desk.move_open_again(dice.randrange(16), dice.choice((0, 0, 1, 2)))
+    else:
+        desk.move_open(dice.choice((0, 0, 1, 2)))
+
+
+def play_saturated(factories, seed, steps):
+    """Every model keeps entries in several classes, releases drive all grants: credit, fairness and guarantees.
+
+    Arrivals come in a period, which a counter modulo something would resonate with; now and then a model stays away or
+    sits at its limit for a while, a weight changes, and a lane runs empty.
+    """
+    dice = random.Random(seed)
+    desk = begin(factories, dice, roomy=True)
+    config = desk.configs[0]
+    names = [model.model for model in config.models]
+    plan = [(dice.choice(names), dice.randrange(3)) for _ in range(dice.choice((2, 3, 5, 16, 17)))]
+    absent = None
+    for step in range(steps):
+        if dice.random() < 0.05:
+            absent = dice.choice([*names, None])
+        if dice.random() < 0.02:
+            desk.move_configure(desk.now, 0, reweighted(config, dice))
+        model, klass = plan[step % len(plan)] if step % 3 else (dice.choice(names), dice.randrange(3))
+        if model != absent and len(desk.monitor.waits) < 60:
+            desk.move_acquire(desk.now, step, 0, model, klass, AGES - dice.randrange(9) * (dice.random() < 0.3))
+        if len(desk.monitor.waits) > 20 or dice.random() < 0.5:
+            release_favourite(desk, dice, absent)
+    return desk
+
+
+def release_favourite(desk, dice, absent):
+    """Release any lease, but rarely one of the absent model: it sits at its limit meanwhile."""
+    leases = desk.leases
+    for index, lease in enumerate(leases):
+        if desk.monitor.runs[lease].model != absent or dice.random() < 0.1:
+            desk.move_release(desk.now, index, ok=True)
+            return
+
+
+def reweighted(config, dice):
+    models = tuple(
+        ModelConfig(
+            model.model, model.guarantee, model.limit, dice.choice(WEIGHTS), model.queue_cap, model.default_class
+        )
+        for model in config.models
+    )
+    return PartitionConfig(models, config.capacity, config.queue_cap, config.lease_max_ns, config.orphan_grace_ns)

@@ -1,0 +1,48 @@
+"""T1 to T7 over random lives of a core; the reference that is advanced before each call and the one that is not agree.
+
+The long campaign: `pytest -m campaign tests/dispatch`.
+"""
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from aimd.dispatch.reference import Reference
+from tests.dispatch.machine import machine
+from tests.dispatch.player import play, play_saturated
+
+
+def run(examples, steps, *factories):
+    profile = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        report_multiple_bugs=False,
+    )
+    run_state_machine_as_test(machine(*factories), settings=profile)
+
+
+def test_reference_keeps_its_promises():
+    run(200, 200, Reference, Reference)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(0)
+def test_reference_keeps_its_promises_for_long():
+    run(5000, 400, Reference, Reference)
+
+
+@pytest.mark.parametrize("life", [play, play_saturated])
+def test_reference_keeps_its_promises_in_seeded_lives(life):
+    for seed in range(100):
+        life([Reference, Reference], seed, 200)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("life", [play, play_saturated])
+def test_reference_keeps_its_promises_in_many_seeded_lives(life):
+    for seed in range(1000, 6000):
+        life([Reference, Reference], seed, 400)
