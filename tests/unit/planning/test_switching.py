@@ -71,7 +71,7 @@ def test_matrix_is_the_whole_of_it():
     assert len(PAIRS) == 2 * 11 * 21
 
 
-@pytest.mark.parametrize(("kind", "state", "event"), PAIRS, ids="-".join)
+@pytest.mark.parametrize(("kind", "state", "event"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
 def test_every_pair_of_state_and_event(kind, state, event):
     switch = Switch(STEPS[kind], state, attempts=3, deadline=9.0, began=1.0)
     before = replace(switch)
