@@ -86,9 +86,7 @@ class Killers:
 def killers(request):
     """Begun for all points that were selected, so that the processors are never idle."""
     mine = [
-        item.callspec.params
-        for item in request.session.items
-        if item.fspath == request.fspath and hasattr(item, "callspec")
+        item.callspec.params for item in request.session.items if getattr(item, "originalname", "") == "test_killed"
     ]
     killers = Killers([(params["point"], params["rounds"]) for params in mine])
     yield killers
