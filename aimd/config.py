@@ -71,6 +71,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
+class _LayoutFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    layout: dict[str, str]
+
+
 def read_config(path: Path) -> Config:
     """The configuration in a file.
 
@@ -94,7 +98,32 @@ def parse_config(text: str, name: str) -> Config:
         raise ConfigError(f"{name}: {error}", hint="README lists the settings") from error
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise ConfigError(f"{name}: log_level is {config.log_level!r}, expected debug, info, warning or error")
-    for gpu, mode in config.layout.items():
+    _check_layout(config.layout, name)
+    return config
+
+
+def parse_layout(text: str, name: str) -> dict[str, PartitionMode]:
+    """The modes of a layout file: TOML with the table [layout] of aimd.toml and nothing else.
+
+    Args:
+        text: the file's content.
+        name: how messages call it.
+
+    Raises:
+        ConfigError: as parse_config.
+    """
+    try:
+        layout = msgspec.convert(tomli.loads(text), _LayoutFile).layout
+    except tomli.TOMLDecodeError as error:
+        raise ConfigError(f"{name} is no TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {error}", hint='for example [layout] and below it gpu0 = "CPX/NPS1"') from error
+    _check_layout(layout, name)
+    return {gpu.lower(): PartitionMode.parse(mode) for gpu, mode in layout.items()}
+
+
+def _check_layout(layout: dict[str, str], name: str) -> None:
+    for gpu, mode in layout.items():
         if _GPU.fullmatch(gpu.lower()) is None:
             raise ConfigError(
                 f"{name}: layout.{gpu!r} names no GPU, expected default, gpu0, gpu1, ... or a PCI address"
@@ -103,4 +132,3 @@ def parse_config(text: str, name: str) -> Config:
             PartitionMode.parse(mode)
         except InvalidInputError as error:
             raise ConfigError(f"{name}: layout.{gpu}: {error}", hint=error.hint) from error
-    return config
