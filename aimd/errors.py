@@ -43,6 +43,12 @@ class NotFoundError(AimdError):
     code = "not_found"
 
 
+class GoneError(AimdError):
+    """It was there and is no longer kept: ask for the present state and go on from it."""
+
+    code = "gone"
+
+
 class RefusedError(AimdError):
     """Understood, and decided no; `code` is a Reason."""
 

@@ -119,11 +119,27 @@ class Processes(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the control loop is.
+
+    Attributes:
+        turned_at: CLOCK_MONOTONIC seconds when it last ended a turn, or tried a commit anew.
+        ledger: why the ledger cannot be written; None when all is well.
+    """
+
+    turned_at: float
+    ledger: str | None = None
+
+
 class ControlPlane(Protocol):
     """What the local API may ask of the daemon."""
 
     @property
     def snapshot(self) -> NodeSnapshot: ...
+
+    @property
+    def health(self) -> Health: ...
 
     async def plan(self, wishes: Sequence[tuple[str, PartitionMode]], *, drain: bool = False) -> Plan:
         """What a change of these GPUs (PCI address, modes) would do; nothing is changed."""

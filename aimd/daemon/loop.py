@@ -21,7 +21,7 @@ from aimd.domain.switch import ModeChange
 from aimd.errors import AimdError, LedgerError, RefusedError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.reconcile import Reconciler
-from aimd.ports import DriverEvents, Ledger
+from aimd.ports import DriverEvents, Health, Ledger
 
 log = logging.getLogger("aimd")
 
@@ -63,6 +63,7 @@ class ControlLoop:
         self.looked = asyncio.Event()  # the first scan has ended, well or not
         self.ready = asyncio.Event()
         self.failures = 0
+        self.health = Health(time.monotonic())
 
     # -- ports.ControlPlane ----------------------------------------------------------------------------------
 
@@ -166,6 +167,7 @@ class ControlLoop:
         except Exception:  # the loop's outermost try: one bad event must not end the daemon
             self.failures += 1
             log.exception("event %s could not be handled", type(event).__name__)
+        self.health = Health(time.monotonic())
 
     async def _execute(self, effect: fx.Effect) -> None:
         if isinstance(effect, fx.Commit):
@@ -195,6 +197,7 @@ class ControlLoop:
                 await self._executor.on_ledger(lambda: self._ledger.commit(effect.write))
             except LedgerError as error:
                 log.error("%s; trying again in %.0f s, nothing is done before", error, COMMIT_RETRY_SECONDS)  # noqa: TRY400
+                self.health = Health(time.monotonic(), error.message)
                 await asyncio.sleep(COMMIT_RETRY_SECONDS)
             else:
                 return

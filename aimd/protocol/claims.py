@@ -115,12 +115,14 @@ class ClaimListMessage(Message, frozen=True):
     """Answer of `GET /v1/claims`."""
 
     claims: list[ClaimMessage]
+    generation: int | None = None
 
 
 class AssignmentListMessage(Message, frozen=True):
     """Answer of `GET /v1/assignments`."""
 
     assignments: list[AssignmentMessage]
+    generation: int | None = None
 
 
 class HolderRequest(Message, frozen=True):

@@ -73,6 +73,7 @@ def inventory_message(snapshot: NodeSnapshot, *, with_epoch: bool = True) -> msg
         gpus=[gpu_message(status, snapshot.holders, with_epoch=with_epoch) for status in snapshot.gpus],
         topology_generation=snapshot.topology_generation,
         warnings=list(snapshot.warnings),
+        generation=snapshot.generation if with_epoch else None,
     )
 
 

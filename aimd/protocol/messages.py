@@ -73,17 +73,22 @@ class HolderMessage(Message, frozen=True):
 
 
 class InventoryMessage(Message, frozen=True):
-    """Answer of `GET /v1/gpus` and of `aimd inventory -o json`."""
+    """Answer of `GET /v1/gpus` and of `aimd inventory -o json`.
+
+    `generation` of a list is what `since` of a watch takes to go on after it; without a daemon there is none.
+    """
 
     gpus: list[GpuMessage]
     topology_generation: int | None = None
     warnings: list[str] = []
+    generation: int | None = None
 
 
 class PartitionListMessage(Message, frozen=True):
     """Answer of `GET /v1/partitions`."""
 
     partitions: list[PartitionMessage]
+    generation: int | None = None
 
 
 class StepMessage(Message, frozen=True):
@@ -153,6 +158,7 @@ class ChangeListMessage(Message, frozen=True):
     """Answer of `GET /v1/plans`."""
 
     plans: list[ChangeMessage]
+    generation: int | None = None
 
 
 class ChangeRequest(Message, frozen=True):

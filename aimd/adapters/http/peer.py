@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiohttp import web
-
 from aimd.errors import DeniedError
 
 _UCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
+_POD = re.compile(r"pod([0-9a-f]{8}[-_0-9a-f]{27,28})")  # kubepods-besteffort-pod<uid>.slice, or kubepods/pod<uid>
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The calling process at the time it connected."""
+    """The calling process at the time it connected.
+
+    `account` is what connections are counted by: the uid, but for pods the pod, since most run as root.
+    """
 
     pid: int
     uid: int
     in_pod: bool
+    account: str
 
 
-def peer_of(request: web.Request) -> Peer:
-    """The peer of the request's connection.
-
-    Raises:
-        DeniedError: the connection is no Unix socket or has gone.
-    """
-    transport = request.transport
-    connection = transport.get_extra_info("socket") if transport is not None else None
-    if connection is None or connection.family != socket.AF_UNIX:
-        raise DeniedError("the caller cannot be identified, expected a connection to the Unix socket")
+def peer_of(connection: socket.socket) -> Peer:
+    """The process that connected to the Unix socket; raises OSError if the connection has gone."""
     pid, uid, _gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return Peer(pid, uid, _in_pod(pid))
+    return _peer(pid, uid, _cgroup_of(pid))
 
 
-def _in_pod(pid: int) -> bool:
-    """Whether the process lives in a pod's cgroup; one that cannot be looked at counts as such."""
+def _cgroup_of(pid: int) -> str | None:
     try:
-        return "kubepods" in Path(f"/proc/{pid}/cgroup").read_text("ascii", "replace")
+        return Path(f"/proc/{pid}/cgroup").read_text("ascii", "replace")
     except OSError:
-        return True
+        return None
+
+
+def _peer(pid: int, uid: int, cgroup: str | None) -> Peer:
+    """A process whose cgroup cannot be looked at counts as one in a pod."""
+    if cgroup is not None and "kubepods" not in cgroup:
+        return Peer(pid, uid, in_pod=False, account=f"uid {uid}")
+    pod = _POD.search(cgroup) if cgroup is not None else None
+    return Peer(pid, uid, in_pod=True, account=f"pod {pod[1]}" if pod is not None else "pods")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,12 @@ class Operators:
 
     uids: frozenset[int]
 
+    def include(self, peer: Peer) -> bool:
+        """Whether the peer may change things. Root in a pod is uid 0 here, too: never a pod."""
+        return not peer.in_pod and peer.uid in self.uids
+
     def require(self, peer: Peer) -> None:
-        """Raise DeniedError unless the peer may change things. Root in a pod is uid 0 here, too: never a pod."""
+        """Raise DeniedError unless the peer may change things."""
         if peer.in_pod:
             raise DeniedError(
                 f"pid {peer.pid} runs in a pod, and pods change no partition modes",

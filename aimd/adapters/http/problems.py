@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from http import HTTPStatus
-
-from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from aimd import errors
 from aimd.domain.plan import PlanRefusedError
 from aimd.protocol.convert import blocker_messages, refusal_messages
 from aimd.protocol.messages import ProblemMessage, to_json
 
-log = logging.getLogger("aimd.api")
-
-HOSTS = frozenset({"aimd", "localhost"})
+PROBLEM_TYPE = "application/problem+json"
 STATUS: tuple[tuple[type[errors.AimdError], HTTPStatus], ...] = (
     (errors.InvalidInputError, HTTPStatus.BAD_REQUEST),
     (errors.NotFoundError, HTTPStatus.NOT_FOUND),
+    (errors.GoneError, HTTPStatus.GONE),
     (errors.RefusedError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.ConflictError, HTTPStatus.CONFLICT),
     (errors.DeniedError, HTTPStatus.FORBIDDEN),
@@ -26,42 +21,55 @@ STATUS: tuple[tuple[type[errors.AimdError], HTTPStatus], ...] = (
 )
 
 
+class HttpError(errors.AimdError):
+    """What HTTP itself has a status for, and the rest of the daemon no word.
+
+    Attributes:
+        status: the answer's status.
+        headers: header fields that belong to it (Allow of a 405).
+    """
+
+    def __init__(self, status: HTTPStatus, code: str, message: str, *, hint: str | None = None, **headers: str) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
 def problem_of(error: errors.AimdError) -> ProblemMessage:
     """The problem that tells of an error raised on purpose."""
-    status = next(status for kind, status in STATUS if isinstance(error, kind))
+    if isinstance(error, HttpError):
+        status = error.status
+    else:
+        status = next(status for kind, status in STATUS if isinstance(error, kind))
     plan = error.plan if isinstance(error, PlanRefusedError) else None
     return ProblemMessage(
         title=status.phrase,
         status=status.value,
-        detail=error.message,
+        detail=_encodable(error.message),
         code=error.code,
-        hint=error.hint,
+        hint=_encodable(error.hint) if error.hint is not None else None,
         refusals=refusal_messages(plan.refusals) if plan is not None else [],
         blockers=blocker_messages(plan.blockers) if plan is not None else [],
     )
 
 
-def response_of(problem: ProblemMessage) -> web.Response:
-    """The problem as a response."""
-    return web.Response(body=to_json(problem), status=problem.status, content_type="application/problem+json")
+def internal_problem(request: str) -> ProblemMessage:
+    """The problem of an error that nobody foresaw; what it was stays in the daemon's log."""
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    detail = _encodable(f"{request} failed inside aimd; its log has the details")
+    return ProblemMessage(title=status.phrase, status=status.value, detail=detail, code="internal")
 
 
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error leaves as a problem; what nobody foresaw is logged with its traceback."""
-    try:
-        if request.host.partition(":")[0] not in HOSTS:
-            raise errors.InvalidInputError(f"Host is {request.host!r}, expected aimd or localhost", code="host_invalid")
-        return await handler(request)
-    except errors.AimdError as error:
-        return response_of(problem_of(error))
-    except web.HTTPException as error:
-        detail = f"{request.method} {request.path}: {error.reason}"
-        code = "not_found" if error.status == HTTPStatus.NOT_FOUND else "http_error"
-        problem = ProblemMessage(title=error.reason, status=error.status, detail=detail, code=code)
-        return response_of(problem)
-    except Exception:
-        log.exception("%s %s failed", request.method, request.path)
-        status = HTTPStatus.INTERNAL_SERVER_ERROR
-        detail = f"{request.method} {request.path} failed inside aimd; its log has the details"
-        return response_of(ProblemMessage(title=status.phrase, status=status.value, detail=detail, code="internal"))
+def raw_response(error: HttpError) -> bytes:
+    """A whole HTTP/1.1 response that ends its connection, for those that never get as far as a request."""
+    body = to_json(problem_of(error))
+    head = (
+        f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\nContent-Type: {PROBLEM_TYPE}\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+def _encodable(text: str) -> str:
+    """A path may hold any bytes, as surrogates; JSON cannot."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,80 @@
+"""The daemon itself: what it runs on, its version, whether it is alive and ready, and this API's description."""
+
+from __future__ import annotations
+
+import os
+import time
+from http import HTTPStatus
+from importlib import resources
+
+from aimd import __version__
+from aimd.adapters.http.api import Api
+from aimd.adapters.http.call import Answer, Call, Document, Result
+from aimd.adapters.http.routes import Route
+from aimd.protocol import messages as msg
+
+ALIVE_SECONDS = 15.0  # several polls, each of which is a turn; a scan or a mode write runs beside the loop
+DESCRIPTION = "openapi.json"
+
+
+async def read_node(api: Api, _call: Call) -> Result:
+    snapshot, facts = api.snapshot(), api.facts
+    return Answer(
+        msg.NodeMessage(
+            ready=snapshot.ready,
+            generation=snapshot.generation,
+            gpu_count=len(snapshot.gpus),
+            partition_count=sum(len(status.gpu.partitions) for status in snapshot.gpus),
+            topology_generation=snapshot.topology_generation,
+            busy_rule=snapshot.busy_rule.value,
+            boot_id=facts.boot_id,
+            simulated=facts.simulated,
+            version=__version__,
+            pid=os.getpid(),
+            uptime_seconds=round(time.monotonic() - facts.started, 3),
+            warnings=list(snapshot.warnings),
+        )
+    )
+
+
+async def read_version(_api: Api, _call: Call) -> Result:
+    return Answer(msg.VersionMessage(version=__version__))
+
+
+async def read_health(api: Api, _call: Call) -> Result:
+    silent = time.monotonic() - api.control.health.turned_at
+    if silent <= ALIVE_SECONDS:
+        return _health({})
+    return _health(
+        {"loop": f"the control loop has not turned for {silent:.0f} s, expected within {ALIVE_SECONDS:.0f} s"}
+    )
+
+
+async def read_readiness(api: Api, _call: Call) -> Result:
+    snapshot, ledger = api.snapshot(), api.control.health.ledger
+    failing = {}
+    if not snapshot.ready:
+        failing["inventory"] = "; ".join(snapshot.warnings) or "the node was not scanned yet"
+    if ledger is not None:
+        failing["ledger"] = ledger
+    return _health(failing)
+
+
+def _health(failing: dict[str, str]) -> Answer:
+    if not failing:
+        return Answer(msg.HealthMessage(status="ok"))
+    return Answer(msg.HealthMessage(status="failing", failing=failing), HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def read_description(_api: Api, _call: Call) -> Result:
+    return Document(resources.files("aimd.adapters.http").joinpath(DESCRIPTION).read_bytes())
+
+
+_HEALTH = {200: msg.HealthMessage, 503: msg.HealthMessage}
+ROUTES = (
+    Route("GET", "/v1/node", "The node and the daemon that runs on it", read_node, {200: msg.NodeMessage}),
+    Route("GET", "/v1/version", "Versions of daemon and API", read_version, {200: msg.VersionMessage}),
+    Route("GET", "/v1/openapi.json", "This description of the API", read_description, {200: None}),
+    Route("GET", "/healthz", "Whether the daemon works; restart it if not", read_health, _HEALTH),
+    Route("GET", "/readyz", "Whether the daemon can be used, and the checks that say no", read_readiness, _HEALTH),
+)

@@ -1,0 +1,92 @@
+"""GPUs and their partitions."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from aimd.adapters.http.api import Api, Collection
+from aimd.adapters.http.call import Answer, Call, Result
+from aimd.adapters.http.resources.common import SINCE, WATCH, watched
+from aimd.adapters.http.routes import Route
+from aimd.domain.node import NodeSnapshot
+from aimd.errors import NotFoundError
+from aimd.protocol import convert
+from aimd.protocol import messages as msg
+from aimd.protocol.watch import WatchMessage
+
+
+def _gpus(snapshot: NodeSnapshot, _now: float) -> dict[str, msg.GpuMessage]:
+    found = (convert.gpu_message(status, snapshot.holders) for status in snapshot.gpus)
+    return {gpu.pci_address: gpu for gpu in found}
+
+
+def _partitions(snapshot: NodeSnapshot, _now: float) -> dict[str, msg.PartitionMessage]:
+    return {part.id: part for status in snapshot.gpus for part in convert.partition_messages(status)}
+
+
+GPUS = Collection(_gpus)
+PARTITIONS = Collection(_partitions)
+
+
+async def list_gpus(api: Api, call: Call) -> Result:
+    return await watched(api, call, GPUS) or Answer(convert.inventory_message(api.snapshot()))
+
+
+async def read_gpu(api: Api, call: Call) -> Result:
+    snapshot = api.snapshot()
+    return Answer(convert.gpu_message(snapshot.find(call.path["gpu"]), snapshot.holders))
+
+
+async def list_partitions(api: Api, call: Call) -> Result:
+    if (stream := await watched(api, call, PARTITIONS)) is not None:
+        return stream
+    snapshot = api.snapshot()
+    found = list(_partitions(snapshot, 0.0).values())
+    return Answer(msg.PartitionListMessage(partitions=found, generation=snapshot.generation))
+
+
+async def read_partition(api: Api, call: Call) -> Result:
+    status, index = api.snapshot().find(call.path["gpu"]), call.path["index"]
+    for partition in convert.partition_messages(status):
+        if str(partition.index) == index:
+            return Answer(partition)
+    has = f"it has {len(status.gpu.partitions)} in mode {status.gpu.mode}"
+    raise NotFoundError(
+        f"{status.name} has no partition {index!r}", code="unknown_partition", hint=f"{has}, counted from 0"
+    )
+
+
+_LISTED = (HTTPStatus.BAD_REQUEST, HTTPStatus.GONE)
+_NAMED = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
+
+ROUTES = (
+    Route(
+        "GET",
+        "/v1/gpus",
+        "All GPUs of the node with their partitions",
+        list_gpus,
+        {200: msg.InventoryMessage},
+        query=(WATCH, SINCE),
+        lines=WatchMessage[msg.GpuMessage],
+        problems=_LISTED,
+    ),
+    Route("GET", "/v1/gpus/{gpu}", "One GPU", read_gpu, {200: msg.GpuMessage}, problems=_NAMED),
+    Route(
+        "GET",
+        "/v1/partitions",
+        "All partitions of the node",
+        list_partitions,
+        {200: msg.PartitionListMessage},
+        query=(WATCH, SINCE),
+        lines=WatchMessage[msg.PartitionMessage],
+        problems=_LISTED,
+    ),
+    Route(
+        "GET",
+        "/v1/partitions/{gpu}/{index}",
+        "One partition",
+        read_partition,
+        {200: msg.PartitionMessage},
+        problems=_NAMED,
+    ),
+)
