@@ -107,12 +107,13 @@ class AmdgpuDriver:
 
     def _observe(self, topology: Topology) -> Observed:
         by_address: dict[str, list[KfdNode]] = {}
-        self._address_by_gpu_id = {}
+        addresses: dict[int, str] = {}
         for node in topology.nodes:
             address = pci_address(node.properties.get("domain", 0), node.properties.get("location_id", 0))
             by_address.setdefault(address, []).append(node)
             if node.gpu_id is not None:
-                self._address_by_gpu_id[node.gpu_id] = address
+                addresses[node.gpu_id] = address
+        self._address_by_gpu_id = addresses  # as a whole: holders() is asked in another thread meanwhile
         for address in self._pci_addresses():
             by_address.setdefault(address, [])
         gpus = []
