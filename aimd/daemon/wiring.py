@@ -127,7 +127,8 @@ async def run(
             reconciler = Reconciler(policy_of(config), machine.boot_id, generation)
             reload = reloading(config_path, config) if config_path is not None else None
             loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload)
-            api = LocalApi(loop, operators, NodeFacts(machine.boot_id, machine.simulated, started))
+            root = config.sysfs_root if machine.simulated is None else None
+            api = LocalApi(loop, operators, NodeFacts(machine.boot_id, machine.simulated, started, root))
             socket = Path(paths.runtime) / API_SOCKET
             try:
                 first = fx.Started(await executor.on_ledger(ledger.load), config.modes(), config.layout_digest())

@@ -37,6 +37,7 @@ def gpu_message(status: GpuStatus, holders: Iterable[Holder] = (), *, with_epoch
         drift=list(status.drift),
         pending_memory_mode=_word(status.pending_memory),
         change=status.change,
+        draining=status.draining,
         holders=[
             msg.HolderMessage(pid=holder.pid, command=holder.command)
             for holder in holders

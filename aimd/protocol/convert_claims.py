@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aimd.domain.claim import Assignment, Claim
 from aimd.domain.gpu import Partition
-from aimd.domain.ledger import HolderRecord
 from aimd.domain.memory import UNITS_PER_GB, reserved_bytes
 from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.errors import ConflictError, NotFoundError
@@ -70,31 +69,31 @@ def assignment_messages(snapshot: NodeSnapshot) -> list[msg.AssignmentMessage]:
 
 
 def environment_message(
-    holder: HolderRecord | Assignment, snapshot: NodeSnapshot, sysfs_root: str | None
+    name: str, replica: int, snapshot: NodeSnapshot, sysfs_root: str | None
 ) -> msg.EnvironmentMessage:
-    """What a process on this replica needs to know.
+    """What a process on this replica of a claim needs to know.
 
     Raises:
-        NotFoundError: the claim has no such replica.
+        NotFoundError: there is no such claim, or it has no such replica.
         ConflictError: the replica has no partition now.
     """
-    claim = snapshot.claim(holder.claim)
-    if not 0 <= holder.replica < claim.spec.replicas:
+    claim = snapshot.claim(name)
+    if not 0 <= replica < claim.spec.replicas:
         raise NotFoundError(
-            f"claim {claim.name} has no replica {holder.replica}, it has {claim.spec.replicas}, counted from 0",
+            f"claim {claim.name} has no replica {replica}, it has {claim.spec.replicas}, counted from 0",
             code="unknown_replica",
         )
-    assignment = next((a for a in claim.assignments if a.replica == holder.replica), None)
+    assignment = next((a for a in claim.assignments if a.replica == replica), None)
     _, partition = _place(assignment, snapshot) if assignment is not None else (None, None)
     if assignment is None or partition is None or partition.memory_bytes is None:
         raise ConflictError(
-            f"claim {claim.name} has no partition for replica {holder.replica} now: {claim.message or claim.state}",
+            f"claim {claim.name} has no partition for replica {replica} now: {claim.message or claim.state}",
             code="not_placed",
             hint=f"aimctl describe claim {claim.name} tells what it waits for",
         )
     return msg.EnvironmentMessage(
         claim=claim.name,
-        replica=holder.replica,
+        replica=replica,
         partition=f"{assignment.gpu}/{assignment.index}",
         memory_limit_bytes=reserved_bytes(assignment.memory_units, partition.memory_bytes),
         kfd_order=_kfd_order(snapshot),

@@ -189,6 +189,10 @@ class ChangeRequest(Message, frozen=True):
         return [(gpu, PartitionMode.parse(mode)) for gpu, mode in self.modes.items()]
 
 
+class DrainRequest(Message, frozen=True):
+    """Body of `PUT /v1/gpus/<gpu>/drain`; it says nothing more yet."""
+
+
 class EventMessage(Message, frozen=True):
     """Something that happened; `sequence` grows and is what `?since=` takes."""
 

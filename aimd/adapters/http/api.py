@@ -22,11 +22,19 @@ EVENT_BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What the API tells of the daemon itself; `started` in seconds of CLOCK_MONOTONIC."""
+    """What the API tells of the daemon itself.
+
+    Attributes:
+        boot_id: of the machine, or of the simulated node.
+        simulated: description of the simulated node, None on a real one.
+        started: CLOCK_MONOTONIC seconds.
+        sysfs_root: where a claim's process reads the topology in its own view; None if nothing is mounted.
+    """
 
     boot_id: str
     simulated: str | None
     started: float
+    sysfs_root: str | None = None
 
 
 Listed = TypeVar("Listed", bound=Message)

@@ -76,9 +76,9 @@ class Call:
         return int(text)
 
     def body(self, kind: type[Body], example: str) -> Body:
-        """The body as a message; raises InvalidInputError that names the wrong field."""
+        """The body as a message, no body as {}; raises InvalidInputError that names the wrong field."""
         try:
-            return msgspec.json.decode(self.content, type=kind)
+            return msgspec.json.decode(self.content or b"{}", type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             words = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise InvalidInputError(

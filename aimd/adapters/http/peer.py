@@ -62,7 +62,7 @@ class Operators:
         """Raise DeniedError unless the peer may change things."""
         if peer.in_pod:
             raise DeniedError(
-                f"pid {peer.pid} runs in a pod, and pods change no partition modes",
+                f"pid {peer.pid} runs in a pod, and pods change nothing on the node, expected an operator",
                 hint="ask an operator of the node",
             )
         if peer.uid not in self.uids:
@@ -70,3 +70,8 @@ class Operators:
                 f"uid {peer.uid} may read but not change the node, expected root or an operator",
                 hint="run it as root, or add the user to operators in aimd.toml",
             )
+
+    def require_for(self, peer: Peer, owner_uid: int) -> None:
+        """Raise DeniedError unless the peer may change things, or owns this one."""
+        if peer.in_pod or peer.uid != owner_uid:
+            self.require(peer)

@@ -66,6 +66,12 @@ def _health(failing: dict[str, str]) -> Answer:
     return Answer(msg.HealthMessage(status="failing", failing=failing), HTTPStatus.SERVICE_UNAVAILABLE)
 
 
+async def reload(api: Api, call: Call) -> Result:
+    api.operators.require(call.peer)
+    changed, needs_restart = await api.control.reload()
+    return Answer(msg.ReloadMessage(changed=changed, needs_restart=needs_restart))
+
+
 async def read_description(_api: Api, _call: Call) -> Result:
     return Document(resources.files("aimd.adapters.http").joinpath(DESCRIPTION).read_bytes())
 
@@ -75,6 +81,14 @@ ROUTES = (
     Route("GET", "/v1/node", "The node and the daemon that runs on it", read_node, {200: msg.NodeMessage}),
     Route("GET", "/v1/version", "Versions of daemon and API", read_version, {200: msg.VersionMessage}),
     Route("GET", "/v1/openapi.json", "This description of the API", read_description, {200: None}),
+    Route(
+        "POST",
+        "/v1/reload",
+        "Read the configuration again; one that is not valid changes nothing",
+        reload,
+        {200: msg.ReloadMessage},
+        problems=(HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY),
+    ),
     Route("GET", "/healthz", "Whether the daemon works; restart it if not", read_health, _HEALTH),
     Route("GET", "/readyz", "Whether the daemon can be used, and the checks that say no", read_readiness, _HEALTH),
 )

@@ -32,7 +32,7 @@ async def list_gpus(api: Api, call: Call) -> Result:
     return await watched(api, call, GPUS) or Answer(convert.inventory_message(api.snapshot()))
 
 
-async def read_gpu(api: Api, call: Call) -> Result:
+async def read_gpu(api: Api, call: Call) -> Answer:
     snapshot = api.snapshot()
     return Answer(convert.gpu_message(snapshot.find(call.path["gpu"]), snapshot.holders))
 
@@ -56,8 +56,25 @@ async def read_partition(api: Api, call: Call) -> Result:
     )
 
 
+async def drain_gpu(api: Api, call: Call) -> Result:
+    call.body(msg.DrainRequest, "{}")
+    return await _set_draining(api, call, draining=True)
+
+
+async def undrain_gpu(api: Api, call: Call) -> Result:
+    return await _set_draining(api, call, draining=False)
+
+
+async def _set_draining(api: Api, call: Call, *, draining: bool) -> Answer:
+    address = api.snapshot().find(call.path["gpu"]).gpu.pci_address
+    api.operators.require(call.peer)
+    await api.control.set_draining(address, draining=draining)
+    return await read_gpu(api, call)
+
+
 _LISTED = (HTTPStatus.BAD_REQUEST, HTTPStatus.GONE)
 _NAMED = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
+_CHANGED = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 
 ROUTES = (
     Route(
@@ -71,6 +88,23 @@ ROUTES = (
         problems=_LISTED,
     ),
     Route("GET", "/v1/gpus/{gpu}", "One GPU", read_gpu, {200: msg.GpuMessage}, problems=_NAMED),
+    Route(
+        "PUT",
+        "/v1/gpus/{gpu}/drain",
+        "Close a GPU for new claims; what is placed there stays until it is released",
+        drain_gpu,
+        {200: msg.GpuMessage},
+        body=msg.DrainRequest,
+        problems=_CHANGED,
+    ),
+    Route(
+        "DELETE",
+        "/v1/gpus/{gpu}/drain",
+        "Open a GPU for claims again",
+        undrain_gpu,
+        {200: msg.GpuMessage},
+        problems=_CHANGED,
+    ),
     Route(
         "GET",
         "/v1/partitions",

@@ -50,10 +50,10 @@ async def write_plan(api: Api, call: Call) -> Result:
     if len({gpu for gpu, _ in wishes}) < len(wishes):
         raise InvalidInputError("modes: a GPU is named twice", hint="name each GPU once, by one of its names")
     if body.dry_run:
-        return Answer(convert.plan_message(await api.control.plan(wishes)))
+        return Answer(convert.plan_message(await api.control.plan(wishes, drain=body.drain)))
     api.operators.require(call.peer)
     known = snapshot.change(name) is not None
-    change = await api.control.submit(name, wishes, wait_seconds=body.wait_seconds, uid=call.peer.uid)
+    change = await api.control.submit(name, wishes, wait_seconds=body.wait_seconds, uid=call.peer.uid, drain=body.drain)
     status = HTTPStatus.OK if known else HTTPStatus.ACCEPTED
     return Answer(convert.change_message(change, time.monotonic()), status)
 

@@ -1,0 +1,62 @@
+"""The processes of a claim: how one becomes its holder, and what its environment is computed from."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from aimd.adapters.http.api import Api
+from aimd.adapters.http.call import Answer, Call, Result
+from aimd.adapters.http.resources.claims import visible_claim
+from aimd.adapters.http.resources.common import SINCE
+from aimd.adapters.http.routes import Parameter, Route
+from aimd.errors import DeniedError
+from aimd.protocol import claims as msg
+from aimd.protocol.convert_claims import environment_message
+
+_REPLICA = Parameter("replica", "whose environment, counted from 0", SINCE.schema)
+
+
+async def read_environment(api: Api, call: Call) -> Result:
+    snapshot = api.snapshot()
+    claim = visible_claim(snapshot, call)
+    replica = call.number("replica", "the number of a replica, counted from 0") or 0
+    return Answer(environment_message(claim.name, replica, snapshot, api.facts.sysfs_root))
+
+
+async def write_holder(api: Api, call: Call) -> Result:
+    """The caller says its pid so that the request can be repeated; the kernel's word for it is what counts."""
+    body = call.body(msg.HolderRequest, '{"replica": 0}')
+    claim = visible_claim(api.snapshot(), call)
+    api.operators.require_for(call.peer, claim.owner_uid)
+    if call.path["pid"] != str(call.peer.pid):
+        raise DeniedError(
+            f"pid {call.path['pid']!r} is not the caller, expected its own pid, {call.peer.pid}",
+            code="not_own_process",
+            hint="aimctl exec makes itself the holder and then runs the command",
+        )
+    holder = await api.control.hold(claim.name, body.replica, call.peer.pid)
+    return Answer(environment_message(holder.claim, holder.replica, api.snapshot(), api.facts.sysfs_root))
+
+
+_NAMED = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+
+ROUTES = (
+    Route(
+        "GET",
+        "/v1/claims/{name}/environment",
+        "What the environment of a replica's process is computed from",
+        read_environment,
+        {200: msg.EnvironmentMessage},
+        query=(_REPLICA,),
+        problems=_NAMED,
+    ),
+    Route(
+        "PUT",
+        "/v1/claims/{name}/holders/{pid}",
+        "Become the holder of a claim until the process ends; the pid is the caller's own",
+        write_holder,
+        {200: msg.EnvironmentMessage},
+        body=msg.HolderRequest,
+        problems=(*_NAMED, HTTPStatus.FORBIDDEN),
+    ),
+)
