@@ -7,12 +7,13 @@ whole GiB, and m of these N reserve floor(m / N * bytes). Reservations are count
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 from aimd.errors import InvalidInputError
 
 GIB = 1 << 30
 UNITS_PER_GB = 1024
+MOST_GB = 1 << 20
 
 
 def nominal_gb(memory_bytes: int) -> int:
@@ -41,6 +42,8 @@ def free_units(memory_bytes: int, reserved_units: int, unattributed_bytes: int =
 def parse_gb(text: str | float) -> int:
     """GB (`24`, `1.5`) as units, rounded up to a whole unit.
 
+    The amount is first rounded to whole bytes: what floating point adds to 24 (24.000000000000004) is not another unit.
+
     Raises:
         InvalidInputError: not a number, or not within 0 < GB <= 1,048,576.
     """
@@ -48,14 +51,14 @@ def parse_gb(text: str | float) -> int:
         amount = Decimal(str(text).strip())
     except InvalidOperation:
         amount = Decimal(-1)
-    if not amount.is_finite() or not 0 < amount <= UNITS_PER_GB * 1024:
+    if not amount.is_finite() or not 0 < amount <= MOST_GB:
         raise InvalidInputError(
-            f"memory {text!r} is not an amount, expected GB as GPUs are sold, more than 0",
+            f"memory {text!r} is not an amount, expected GB as GPUs are sold, more than 0 and at most {MOST_GB}",
             code="memory_invalid",
             hint="for example 24 for a whole CPX partition of an MI300X, or 1.5",
         )
-    units = amount * UNITS_PER_GB
-    return int(units.to_integral_value(rounding="ROUND_CEILING"))
+    nominal_bytes = int((amount * GIB).to_integral_value(rounding=ROUND_HALF_EVEN))
+    return max(1, -(-nominal_bytes // (GIB // UNITS_PER_GB)))
 
 
 def gb_text(units: int) -> str:
