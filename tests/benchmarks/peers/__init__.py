@@ -1,0 +1,1 @@
+"""Peers that aimd is measured beside, each behind one small face."""
