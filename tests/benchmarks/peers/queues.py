@@ -183,20 +183,20 @@ class Heapdict(Mapping):
 
 
 class Prqrs(Peer):
-    """A Rust binary heap behind Python; its priority is one unsigned integer, the least first."""
+    """A Rust binary heap behind Python; its priority is one signed 32-bit integer, the least first."""
 
     can_cancel = False
 
     def __init__(self, filling: list[Key]) -> None:
         self.queue = prqrs.PriorityQueue()
         for priority, deadline in filling:
-            self.queue.push(prqrs.Item(0, priority << 30 | deadline))
+            self.queue.push(prqrs.Item(0, priority << 29 | deadline >> 1))
 
     def pop_push(self, new: Iterable[Key]) -> None:
         pop, push, item = self.queue.pop, self.queue.push, prqrs.Item
         for priority, deadline in new:
             pop()
-            push(item(0, priority << 30 | deadline))
+            push(item(0, priority << 29 | deadline >> 1))
 
 
 class ThreeDeques(Peer):
