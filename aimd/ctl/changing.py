@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from aimd.ctl import exits
 from aimd.ctl.client import AnswerTimeoutError, ApiClient
+from aimd.ctl.completing import wishes as completed_wishes
 from aimd.ctl.fields import flag, items
 from aimd.ctl.following import display_for, result_lines
 from aimd.ctl.output import refusal_lines
 from aimd.ctl.session import Session, output_option, segment, show
 from aimd.errors import UnreachableError
 
-wishes_argument = click.argument("wishes", metavar="GPU MODE [GPU MODE]...", nargs=-1, required=True)
+wishes_argument = click.argument(
+    "wishes", metavar="GPU MODE [GPU MODE]...", nargs=-1, required=True, shell_complete=completed_wishes
+)
+wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(0, 86400),
+    metavar="SECONDS",
+    help="How long each step may wait for the GPU's users to leave.",
+)
+drain_option = click.option(
+    "--drain",
+    is_flag=True,
+    help="Also GPUs with claims: their processes are waited for (never signalled), then the claims are placed again.",
+)
+no_follow_option = click.option(
+    "--no-follow", is_flag=True, help="Return as soon as the daemon has taken the change on."
+)
 
 
 @click.group()
@@ -26,15 +44,16 @@ def plan() -> None:
 
 @plan.command("set-mode")
 @wishes_argument
+@drain_option
 @output_option
 @click.pass_context
-def plan_set_mode(context: click.Context, wishes: tuple[str, ...], fmt: str) -> None:
+def plan_set_mode(context: click.Context, wishes: tuple[str, ...], *, drain: bool, fmt: str) -> None:
     """Show the steps of a mode change, the processes it would wait for, and what is refused.
 
     MODE is COMPUTE/MEMORY or one of both, for example CPX/NPS1.
     """
     session: Session = context.obj
-    body = {"modes": modes_by_gpu(wishes), "dry_run": True}
+    body = {"modes": modes_by_gpu(wishes), "drain": drain, "dry_run": True}
     answer = session.client.put(f"/v1/plans/{new_name('plan')}", body)
     show("dry-run", answer, fmt)
     if fmt == "name":
@@ -44,39 +63,52 @@ def plan_set_mode(context: click.Context, wishes: tuple[str, ...], fmt: str) -> 
 
 @click.command("set-mode")
 @wishes_argument
-@click.option(
-    "--wait",
-    type=click.FloatRange(0, 86400),
-    metavar="SECONDS",
-    help="How long each step may wait for the GPU's users to leave.",
-)
+@wait_option
+@drain_option
 @click.option("--name", help="Name of the change; the same name and modes again are the same change.")
-@click.option("--no-follow", is_flag=True, help="Return as soon as the daemon has taken the change on.")
+@no_follow_option
 @output_option
 @click.pass_context
 def set_mode(
-    context: click.Context, wishes: tuple[str, ...], *, wait: float | None, name: str | None, no_follow: bool, fmt: str
+    context: click.Context,
+    wishes: tuple[str, ...],
+    *,
+    wait: float | None,
+    drain: bool,
+    name: str | None,
+    no_follow: bool,
+    fmt: str,
 ) -> None:
     """Switch GPUs to partition modes, as one transaction.
 
     MODE is COMPUTE/MEMORY or one of both, for example CPX/NPS1.
     """
     session: Session = context.obj
-    client = session.client
     name = new_name("set-mode") if name is None else name
-    body = {"modes": modes_by_gpu(wishes), "wait_seconds": wait, "dry_run": False}
+    change = submit(session.client, name, modes_by_gpu(wishes), wait=wait, drain=drain, no_follow=no_follow)
+    show_change(change, fmt)
+    context.exit(exits.of_change(change))
+
+
+def submit(
+    client: ApiClient, name: str, modes: dict[str, str], *, wait: float | None, drain: bool, no_follow: bool
+) -> dict[str, Any]:
+    """Ask for a change and follow it to its end (or not); returns its last state. Raises like ApiClient.put."""
+    body = {"modes": modes, "wait_seconds": wait, "drain": drain, "dry_run": False}
     try:
         change = client.put(f"/v1/plans/{segment(name)}", body)
     except AnswerTimeoutError as error:  # the daemon may have taken it on: without its name nobody would find it
         error.hint = f"it may have been taken on all the same; see it with: aimctl describe plan {name}"
         raise
-    if not (no_follow or flag(change, "final")):
-        change = follow(client, name)
+    return change if no_follow or flag(change, "final") else follow(client, name)
+
+
+def show_change(change: Mapping[str, Any], fmt: str) -> None:
+    """Print how a change ended, or where it stands."""
     if fmt in ("table", "wide"):
         click.echo(result_lines(change), nl=False)
     else:
         show("plan", change, fmt)
-    context.exit(exits.of_change(change))
 
 
 def follow(client: ApiClient, name: str) -> dict[str, Any]:

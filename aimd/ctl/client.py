@@ -15,6 +15,8 @@ from typing import Any
 from aimd.ctl.fields import malformed
 from aimd.errors import AimdError, DeniedError, UnreachableError
 
+_DONE = (200, 201, 202)
+
 
 class AnswerTimeoutError(AimdError):
     """The daemon took the connection and did not answer in time; it may still do what it was asked."""
@@ -56,13 +58,27 @@ class ApiClient:
         Raises:
             ProblemError, UnreachableError, DeniedError, AnswerTimeoutError.
         """
-        with self._exchange("GET", path) as (_, response):
-            return _document(response.read())
+        return self._ask("GET", path)
 
     def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to PUT; raises like `get`."""
-        with self._exchange("PUT", path, json.dumps(body).encode()) as (_, response):
-            return _document(response.read())
+        return self._ask("PUT", path, json.dumps(body).encode())
+
+    def post(self, path: str) -> dict[str, Any]:
+        """The answer to POST without a body; raises like `get`."""
+        return self._ask("POST", path)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """The answer to DELETE; raises like `get`."""
+        return self._ask("DELETE", path)
+
+    def health(self, path: str) -> dict[str, Any]:
+        """The HealthMessage of /healthz or /readyz, which also comes with status 503; raises like `get`."""
+        with self._exchange("GET", path, accepted=(*_DONE, 503)) as (_, response):
+            answer = _document(response.read())
+            if "failing" not in answer:
+                raise ProblemError(response.status, answer)
+            return answer
 
     def stream(self, path: str) -> Iterator[dict[str, Any]]:
         """The lines of an NDJSON answer as they come; raises like `get`, also in the middle."""
@@ -71,9 +87,13 @@ class ApiClient:
             while line := response.readline():
                 yield _document(line)
 
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        with self._exchange(method, path, body) as (_, response):
+            return _document(response.read())
+
     @contextmanager
     def _exchange(
-        self, method: str, path: str, body: bytes | None = None
+        self, method: str, path: str, body: bytes | None = None, *, accepted: tuple[int, ...] = _DONE
     ) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
         connection = _UnixConnection(self.socket_path, self.timeout_seconds)
         headers = {"Accept": "application/json", "Connection": "close"}
@@ -83,7 +103,7 @@ class ApiClient:
             connected = connection.open()
             connection.request(method, path, body=body, headers=headers)
             response = connection.getresponse()
-            if response.status not in (200, 202):
+            if response.status not in accepted:
                 raise ProblemError(response.status, _problem(response.read()))
             with response:
                 yield connected, response

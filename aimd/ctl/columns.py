@@ -54,6 +54,25 @@ def wishes(change: Object) -> str:
     return ",".join(f"{gpu}={text(asked, gpu)}" for gpu in asked) or UNKNOWN
 
 
+def gpu_state(gpu: Object) -> str:
+    """`ready`, or `ready,draining`: what kubectl does with a node that is closed for new pods."""
+    return f"{text(gpu, 'state')},draining" if flag(gpu, "draining") else text(gpu, "state")
+
+
+def gigabytes(key: str) -> Callable[[Object], str]:
+    """GB as GPUs are sold."""
+
+    def cell(each: Object) -> str:
+        amount = number(each, key)
+        return UNKNOWN if amount is None else f"{amount:g} GB"
+
+    return cell
+
+
+def places(claim: Object) -> str:
+    return ",".join(text(each, "partition_name") for each in items(claim, "assignments")) or UNKNOWN
+
+
 def gpus_of(step: Object) -> str:
     return ",".join(texts(step, "gpus"))
 
@@ -83,7 +102,7 @@ GPUS = (
     Column("PARTITIONS", lambda gpu: str(len(items(gpu, "partitions")))),
     Column("MEMORY", nominal),
     Column("MEMORY-BYTES", field("memory_bytes"), narrow=False),
-    Column("STATE", field("state")),
+    Column("STATE", gpu_state),
     Column("NUMA", field("numa_node"), narrow=False),
     Column("HIVE", field("hive_id"), narrow=False),
     Column("EPOCH", field("mode_epoch"), narrow=False),
@@ -137,6 +156,51 @@ NODES = (
     Column("GENERATION", field("generation"), narrow=False),
     Column("TOPOLOGY", field("topology_generation"), narrow=False),
     Column("BOOT-ID", field("boot_id"), narrow=False),
+)
+
+CLAIMS = (
+    Column("NAME", field("name")),
+    Column("STATE", field("state")),
+    Column("QOS", field("qos")),
+    Column("MEMORY", gigabytes("memory_gb")),
+    Column("GUARANTEE", field("guarantee")),
+    Column("LIMIT", field("limit"), narrow=False),
+    Column("WEIGHT", field("weight"), narrow=False),
+    Column("REPLICAS", field("replicas")),
+    Column("WISH", modes, narrow=False),
+    Column("PARTITION", field("partition"), narrow=False),
+    Column("PREFERRED", field("preferred"), narrow=False),
+    Column("PLACES", places),
+    Column("OWNER", field("owner_uid"), narrow=False),
+    Column("CREATED", lambda claim: moment(number(claim, "created_at")), narrow=False),
+    Column("HOLDERS", lambda claim: str(len(items(claim, "holders"))), narrow=False),
+    Column("CHANGE", field("change"), narrow=False),
+    Column("REASON", field("reason")),
+)
+
+ASSIGNMENTS = (
+    Column("NAME", field("name")),
+    Column("PARTITION", field("partition_name")),
+    Column("ID", field("partition"), narrow=False),
+    Column("MEMORY", gigabytes("memory_gb")),
+    Column("LIMIT-BYTES", field("memory_bytes"), narrow=False),
+    Column("GUARANTEE", field("guarantee")),
+    Column("RENDER-NODE", render_node),
+)
+
+DIFFERENCES = (
+    Column("NAME", field("name")),
+    Column("PCI-ADDRESS", field("pci_address")),
+    Column("PRESENT", field("present")),
+    Column("LAYOUT", field("layout")),
+    Column("PENDING-MEMORY", field("pending_memory_mode")),
+)
+
+FINDINGS = (
+    Column("RESULT", field("result")),
+    Column("CHECK", field("check")),
+    Column("MESSAGE", field("message")),
+    Column("DO", field("hint")),
 )
 
 STEPS = (

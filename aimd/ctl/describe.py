@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aimd.ctl.columns import BLOCKERS, HOLDERS, PARTITIONS, SWITCHES, modes, render_node, table, wishes
-from aimd.ctl.fields import UNKNOWN, flag, items, number, required, text, texts
+from aimd.ctl.columns import (
+    ASSIGNMENTS,
+    BLOCKERS,
+    HOLDERS,
+    PARTITIONS,
+    SWITCHES,
+    gigabytes,
+    modes,
+    render_node,
+    table,
+    wishes,
+)
+from aimd.ctl.fields import UNKNOWN, flag, item, items, number, required, text, texts
 from aimd.ctl.tables import indented, listed, moment, size
 
 Payload = Mapping[str, Any]
@@ -16,14 +27,19 @@ def describe(kind: str, payload: Payload) -> str:
     """The object as text.
 
     Args:
-        kind: `gpu` (GpuMessage), `partition` (PartitionMessage) or `plan` (ChangeMessage).
+        kind: `gpu` (GpuMessage), `partition` (PartitionMessage), `claim` (ClaimMessage) or `plan` (ChangeMessage).
         payload: the message as dicts and lists.
 
     Raises:
         UnreachableError: the payload is no such message.
         KeyError: there is no such kind.
     """
-    writers: dict[str, Callable[[Payload], str]] = {"gpu": _gpu, "partition": _partition, "plan": _change}
+    writers: dict[str, Callable[[Payload], str]] = {
+        "gpu": _gpu,
+        "partition": _partition,
+        "claim": _claim,
+        "plan": _change,
+    }
     return writers[kind](payload)
 
 
@@ -47,6 +63,7 @@ def _gpu(gpu: Payload) -> str:
             ("NUMA node", text(gpu, "numa_node")),
             ("XGMI hive", text(gpu, "hive_id")),
             ("Mode change", text(gpu, "change")),
+            ("Draining", text(gpu, "draining")),
             ("Drift", "" if texts(gpu, "drift") else "no"),
         ]
     )
@@ -73,6 +90,39 @@ def _partition(partition: Payload) -> str:
             ("Memory", _exact(partition)),
             ("Render node", render_node(partition)),
         ]
+    )
+
+
+def _claim(claim: Payload) -> str:
+    slo = item(claim, "slo")
+    head = listed(
+        [
+            ("Name", text(claim, "name")),
+            ("State", text(claim, "state")),
+            ("Reason", text(claim, "reason")),
+            ("Message", text(claim, "message")),
+            ("Owner uid", text(claim, "owner_uid")),
+            ("Created", moment(number(claim, "created_at"))),
+            ("Replicas", text(claim, "replicas")),
+            ("Memory", gigabytes("memory_gb")(claim)),
+            ("QoS class", text(claim, "qos")),
+            ("Guarantee", _slots(claim, "guarantee")),
+            ("Limit", _slots(claim, "limit")),
+            ("Weight", text(claim, "weight")),
+            ("Modes", modes(claim)),
+            ("Partition", text(claim, "partition")),
+            ("Preferred", text(claim, "preferred")),
+            ("SLO latency", _with_unit(slo, "latency_seconds", "s")),
+            ("SLO objective", text(slo, "objective")),
+            ("SLO throughput", _with_unit(slo, "throughput_floor", "requests/s")),
+            ("Mode change", text(claim, "change")),
+        ]
+    )
+    assignments, holders = items(claim, "assignments"), items(claim, "holders")
+    return (
+        head
+        + _section("Assignments", table(ASSIGNMENTS, assignments, wide=True), empty=not assignments)
+        + _section("Processes", table(HOLDERS, holders), empty=not holders)
     )
 
 
@@ -109,3 +159,13 @@ def _choice(gpu: Payload, key: str) -> str:
 def _exact(each: Payload) -> str:
     memory_bytes = number(each, "memory_bytes")
     return UNKNOWN if memory_bytes is None else f"{size(memory_bytes)} ({text(each, 'memory_bytes')} bytes)"
+
+
+def _slots(claim: Payload, key: str) -> str:
+    """Dispatch slots; a claim without a limit may use all that the partition has."""
+    return "all slots" if required(claim, key) is None else f"{text(claim, key)} slots"
+
+
+def _with_unit(each: Payload, key: str, unit: str) -> str:
+    amount = number(each, key)
+    return UNKNOWN if amount is None else f"{amount:g} {unit}"

@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Any
 
 import click
 
-from aimd.ctl import changing, exits, reading
+from aimd.ctl import exits
 from aimd.ctl.exits import Exit
 from aimd.ctl.session import Session, report
 from aimd.errors import AimdError
 
+# Each command's module and name in it. A command line needs one of them, and starts faster without the others.
+COMMANDS = {
+    "apply": "layouts",
+    "assert": "layouts.assert_",
+    "claim": "claiming",
+    "completion": "completing",
+    "describe": "reading",
+    "diff": "layouts",
+    "doctor": "checking",
+    "drain": "operating",
+    "events": "reading",
+    "exec": "executing.exec_",
+    "export": "layouts",
+    "get": "reading",
+    "plan": "changing",
+    "release": "claiming",
+    "reload": "operating",
+    "set-mode": "changing.set_mode",
+    "undrain": "operating",
+    "version": "reading",
+}
+
 
 class _Program(click.Group):
     """The command line with errors reported; usage errors stay click's (exit code 2)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(".")
+        command = getattr(importlib.import_module(f"aimd.ctl.{module}"), name or cmd_name)
+        assert isinstance(command, click.Command)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -57,20 +91,12 @@ def _discard_output() -> None:
 )
 @click.pass_context
 def program(ctx: click.Context, socket: str | None, timeout: float) -> None:
-    """See and change how this node's GPUs are partitioned.
+    """See and change how this node's GPUs are partitioned, and who may use them.
 
-    Exit codes: 0 ok, 1 refused or failed, 2 usage, 3 daemon unreachable, 4 denied, 5 conflict or busy, 6 not found,
-    7 timeout.
+    Exit codes: 0 ok, 1 refused, failed or differs, 2 usage, 3 daemon unreachable, 4 denied, 5 conflict or busy, 6 not
+    found, 7 timeout.
     """
     ctx.obj = Session(socket, timeout)
-
-
-program.add_command(reading.get)
-program.add_command(reading.describe)
-program.add_command(reading.events)
-program.add_command(reading.version)
-program.add_command(changing.plan)
-program.add_command(changing.set_mode)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from aimd.ctl import columns
-from aimd.ctl.columns import BLOCKERS, CHANGES, EVENTS, GPUS, NODES, PARTITIONS, STEPS, VERSIONS, Column, table
+from aimd.ctl.columns import BLOCKERS, GPUS, PARTITIONS, STEPS, Column, table
 from aimd.ctl.fields import items, text, texts
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
@@ -47,11 +47,18 @@ KINDS: Mapping[str, Kind] = {
     "gpu": Kind(_single, GPUS, _NAME),
     "partitions": Kind(_within("partitions"), PARTITIONS, _NAME),
     "partition": Kind(_single, PARTITIONS, _NAME),
-    "plans": Kind(_within("plans"), CHANGES, _NAME),
-    "plan": Kind(_single, CHANGES, _NAME),
-    "events": Kind(_within("events"), EVENTS, columns.field("sequence")),
-    "node": Kind(_single, NODES, lambda _: "node"),
-    "version": Kind(_single, VERSIONS, columns.field("aimd")),
+    "claims": Kind(_within("claims"), columns.CLAIMS, _NAME),
+    "claim": Kind(_single, columns.CLAIMS, _NAME),
+    "assignments": Kind(_within("assignments"), columns.ASSIGNMENTS, _NAME),
+    "assignment": Kind(_single, columns.ASSIGNMENTS, _NAME),
+    "plans": Kind(_within("plans"), columns.CHANGES, _NAME),
+    "plan": Kind(_single, columns.CHANGES, _NAME),
+    "events": Kind(_within("events"), columns.EVENTS, columns.field("sequence")),
+    "event": Kind(_single, columns.EVENTS, columns.field("sequence")),
+    "node": Kind(_single, columns.NODES, lambda _: "node"),
+    "version": Kind(_single, columns.VERSIONS, columns.field("aimd")),
+    "differences": Kind(_within("differences"), columns.DIFFERENCES, _NAME),
+    "findings": Kind(_within("findings"), columns.FINDINGS, columns.field("check")),
 }
 
 
@@ -60,9 +67,10 @@ def render(kind: str, payload: Payload, fmt: str) -> str:
 
     Args:
         kind: `gpus` and `inventory` (InventoryMessage), `gpu` (GpuMessage), `partitions` (PartitionListMessage),
-            `partition`, `plans` (ChangeListMessage), `plan` (ChangeMessage), `dry-run` (PlanMessage), `events`
-            (EventListMessage), `node` (NodeMessage), `version` (aimctl's and
-            the daemon's version). `inventory` shows GPUs and partitions, `gpus` the GPUs alone.
+            `partition`, `claims` (ClaimListMessage), `claim`, `assignments` (AssignmentListMessage), `assignment`,
+            `plans` (ChangeListMessage), `plan` (ChangeMessage), `dry-run` (PlanMessage), `events` (EventListMessage),
+            `event`, `node` (NodeMessage), and aimctl's own: `version`, `differences` and `findings`. `inventory` shows
+            GPUs and partitions, `gpus` the GPUs alone.
         payload: the message as dicts and lists (json.loads of the answer, or protocol.messages.to_builtins).
         fmt: one of FORMATS.
 

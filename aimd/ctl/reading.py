@@ -2,67 +2,82 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 import aimd
 from aimd.ctl.client import ApiClient
-from aimd.ctl.columns import EVENTS
+from aimd.ctl.completing import object_names
 from aimd.ctl.describe import describe as described
 from aimd.ctl.fields import items, number, required, text
-from aimd.ctl.output import render
 from aimd.ctl.session import Session, output_option, segment, show
-from aimd.errors import AimdError, InvalidInputError, UnreachableError
+from aimd.ctl.watching import watch_events, watch_objects
+from aimd.errors import AimdError, InvalidInputError
 
-# The table of a stream cannot know its widest cell: these widths fit what aimd writes, longer cells push the rest.
-EVENT_WIDTHS = {"SEQUENCE": 8, "TIME": 20, "SUBJECT": 12, "KIND": 24}
-
-SINGULARS = {"gpus": "gpu", "partitions": "partition", "plans": "plan", "events": "events", "node": "node"}
+SINGULARS = {
+    "gpus": "gpu",
+    "partitions": "partition",
+    "claims": "claim",
+    "assignments": "assignment",
+    "plans": "plan",
+    "events": "event",
+    "node": "node",
+}
+DESCRIBED = ("gpu", "partition", "claim", "plan")
 
 
 @click.command()
 @click.argument(
     "what",
-    metavar="gpus|partitions|plans|events|node",
-    type=click.Choice([*SINGULARS, "gpu", "partition", "plan", "event"]),
+    metavar="gpus|partitions|claims|assignments|plans|events|node",
+    type=click.Choice([*SINGULARS, *(word for word in SINGULARS.values() if word not in SINGULARS)]),
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=object_names)
+@click.option("--watch", is_flag=True, help="Go on with changes as they happen, until interrupted.")
 @output_option
 @click.pass_obj
-def get(session: Session, what: str, name: str | None, fmt: str) -> None:
+def get(session: Session, what: str, name: str | None, *, watch: bool, fmt: str) -> None:
     """List objects, or show the one called NAME.
 
-    NAME is gpu0 or a PCI address, gpu0/3 for a partition (gpu0 for all of a GPU's), the name of a plan, or the subject
-    of events.
+    NAME is gpu0 or a PCI address, gpu0/3 for a partition (gpu0 for all of a GPU's), the name of a claim or plan,
+    llama/0 for an assignment (llama for all of a claim's), or the subject of events.
     """
-    kinds = {singular: kind for kind, singular in SINGULARS.items()} | {"event": "events"}
-    kind = kinds.get(what, what)
+    kind = {singular: kind for kind, singular in SINGULARS.items()}.get(what, what)
     client = session.client
+    if kind == "node" and (watch or name is not None):
+        raise click.UsageError("there is one node: it takes no name and is not watched")
+    if watch and kind == "events":
+        watch_events(client, 0, name, fmt)
+    elif watch:
+        watch_objects(client, kind, name, fmt)
+    else:
+        show(*listing(client, kind, name), fmt)
+
+
+def listing(client: ApiClient, kind: str, name: str | None) -> tuple[str, dict[str, Any]]:
+    """The kind of the answer (as `render` knows it) and the answer."""
     if kind == "events":
         answer = past_events(client, 0)
         if name is not None:
             answer["events"] = [event for event in answer["events"] if text(event, "subject") == name]
-    elif kind == "node" and name is not None:
-        raise click.UsageError("there is one node, it takes no name")
-    elif kind == "partitions" and name is not None and "/" not in name:
-        gpu = client.get(f"/v1/gpus/{segment(name)}")
-        answer = {"partitions": required(gpu, "partitions")}
-    elif name is not None:
-        kind, answer = SINGULARS[kind], client.get(object_path(kind, name))
-    else:
-        answer = client.get(f"/v1/{kind}")
-    show(kind, answer, fmt)
+        return kind, answer
+    if name is None:
+        return kind, client.get(f"/v1/{kind}")
+    if kind == "partitions" and "/" not in name:
+        return kind, {kind: required(client.get(f"/v1/gpus/{segment(name)}"), kind)}
+    if kind == "assignments" and "/" not in name:
+        return kind, {kind: required(client.get(f"/v1/claims/{segment(name)}"), kind)}
+    return SINGULARS[kind], client.get(object_path(kind, name))
 
 
 @click.command()
-@click.argument("what", metavar="gpu|partition|plan", type=click.Choice(["gpu", "partition", "plan"]))
-@click.argument("name")
+@click.argument("what", metavar="gpu|partition|claim|plan", type=click.Choice(DESCRIBED))
+@click.argument("name", shell_complete=object_names)
 @output_option
 @click.pass_obj
 def describe(session: Session, what: str, name: str, fmt: str) -> None:
-    """Show all that is known of one GPU, partition or plan."""
+    """Show all that is known of one GPU, partition, claim or plan."""
     answer = session.client.get(object_path(f"{what}s", name))
     if fmt in ("table", "wide"):
         click.echo(described(what, answer), nl=False)
@@ -79,14 +94,9 @@ def describe(session: Session, what: str, name: str, fmt: str) -> None:
 @click.pass_obj
 def events(session: Session, since: int, watch: bool, fmt: str) -> None:
     """Show what happened on the node."""
-    if not watch:
-        show("events", past_events(session.client, since), fmt)
-        return
-    if fmt in ("table", "wide"):
-        click.echo(event_line(None, wide=fmt == "wide"))
-    for event in session.client.stream(f"/v1/events?since={since}&watch=1"):
-        click.echo(streamed_event(event, fmt))
-    raise UnreachableError("aimd ended the stream of events", hint="it was stopped or restarted: aimctl version")
+    if watch:
+        watch_events(session.client, since, None, fmt)
+    show("events", past_events(session.client, since), fmt)
 
 
 def past_events(client: ApiClient, since: int) -> dict[str, Any]:
@@ -102,34 +112,17 @@ def past_events(client: ApiClient, since: int) -> dict[str, Any]:
 
 
 def object_path(kind: str, name: str) -> str:
-    """Path of one object; raises InvalidInputError where a partition's name has no index."""
-    if kind != "partitions":
+    """Path of one object; raises InvalidInputError where a partition's or an assignment's name has no number."""
+    if kind not in ("partitions", "assignments"):
         return f"/v1/{kind}/{segment(name)}"
-    gpu, _, index = name.rpartition("/")
-    if not (gpu and index.isascii() and index.isdigit()):
-        raise InvalidInputError(f"{name!r} is no partition, expected GPU/INDEX", hint="for example gpu0/3")
-    return f"/v1/partitions/{segment(gpu)}/{index}"
-
-
-def streamed_event(event: dict[str, Any], fmt: str) -> str:
-    """One event of a stream: a line, or a document of its own in yaml."""
-    if fmt == "json":
-        return json.dumps(event)
-    if fmt == "yaml":
-        return "---\n" + render("event", event, "yaml").rstrip("\n")
-    if fmt == "name":
-        return text(event, "sequence")
-    return event_line(event, wide=fmt == "wide")
-
-
-def event_line(event: dict[str, Any] | None, *, wide: bool) -> str:
-    """A table's line for an event, or its header for None."""
-    cells = [
-        (column.header if event is None else column.cell(event)).ljust(EVENT_WIDTHS.get(column.header, 0))
-        for column in EVENTS
-        if (column.wide if wide else column.narrow)
-    ]
-    return "   ".join(cells).rstrip()
+    owner, _, index = name.rpartition("/")
+    if not (owner and index.isascii() and index.isdigit()):
+        expected, example = {
+            "partitions": ("partition, expected GPU/INDEX", "gpu0/3"),
+            "assignments": ("assignment, expected CLAIM/REPLICA", "llama/0"),
+        }[kind]
+        raise InvalidInputError(f"{name!r} is no {expected}", hint=f"for example {example}")
+    return f"/v1/{kind}/{segment(owner)}/{index}"
 
 
 @click.command()

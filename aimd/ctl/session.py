@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -47,6 +47,20 @@ def show(kind: str, payload: Mapping[str, Any], fmt: str) -> None:
     if fmt in ("table", "wide") and kind in ("gpus", "node"):
         for warning in texts(payload, "warnings"):
             click.echo(f"warning: {warning}", err=True)
+
+
+def each_of(
+    names: Iterable[str], ask: Callable[[str], dict[str, Any]]
+) -> tuple[list[dict[str, Any]], AimdError | None]:
+    """The answers for the names that went well, and the first error; every error is reported as it comes."""
+    answers, first = [], None
+    for name in names:
+        try:
+            answers.append(ask(name))
+        except AimdError as error:
+            report(error)
+            first = first or error
+    return answers, first
 
 
 def report(error: AimdError) -> None:

@@ -16,6 +16,7 @@ CONTRACTS = tomli.loads((PROJECT / "pyproject.toml").read_text())["tool"]["impor
 ALLOWED = [
     ("aimd.__main__", "aimd.cli"),
     ("aimd.cli", "aimd.ctl"),
+    ("aimd.ctl", "aimd.doctor"),
     ("aimd.daemon", "aimd.adapters"),
     ("aimd.adapters.uevents", "aimd.ports"),
     ("aimd.rundirs", "aimd.errors"),
@@ -38,6 +39,8 @@ FORBIDDEN = [
     ("layers", "aimd.config", "aimd.ports"),
     ("layers", "aimd.adapters", "aimd.sim"),
     ("layers", "aimd.dispatch", "aimd.adapters"),
+    ("layers", "aimd.doctor", "aimd.adapters"),
+    ("layers", "aimd.doctor", "aimd.ctl"),
     ("layers", "aimd.adapters", "aimd.daemon"),
     ("layers", "aimd.ports", "aimd.adapters"),
     ("layers", "aimd.rundirs", "aimd.domain"),
@@ -61,7 +64,9 @@ FORBIDDEN = [
     ("door-subprocess", "aimd.daemon", "subprocess"),
     ("door-tomli", "aimd.cli", "tomli"),
 ]
-MODULES = "__main__ cli ctl daemon adapters sim dispatch ports planning protocol config domain rundirs errors _native"
+MODULES = (
+    "__main__ cli ctl daemon adapters sim doctor dispatch ports planning protocol config domain rundirs errors _native"
+)
 SUBMODULES = "adapters.uevents adapters.kube adapters.kube.watch adapters.hip adapters.hip.helper adapters.http adapters.http.server adapters.dra adapters.dra.plugin dispatch.gate"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
@@ -13,19 +14,30 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
+from aimd.protocol.claims import (
+    AssignmentListMessage,
+    ClaimListMessage,
+    ClaimMessage,
+    ClaimRequest,
+    EnvironmentMessage,
+    HolderRequest,
+)
 from aimd.protocol.messages import (
     ChangeListMessage,
     ChangeMessage,
     ChangeRequest,
     EventListMessage,
     EventMessage,
+    HealthMessage,
     InventoryMessage,
     Message,
     NodeMessage,
     PartitionListMessage,
     PlanMessage,
     ProblemMessage,
+    ReloadMessage,
     VersionMessage,
+    to_builtins,
     to_json,
 )
 
@@ -57,9 +69,13 @@ class World:
         plan: answer to every dry run.
         change: states that every submitted change goes through; its name and wishes become the request's.
         changes: known changes by name, with the states that a watch of each sends.
+        claims: known claims by name, with the states that questions about each are answered with, the last one forever.
+        claim: states of every claim that is asked for; its name becomes the request's.
+        environments: of holders, by replica.
+        health: by path, /healthz and /readyz.
         abort: streams end in the middle of a line.
         hold_watch: streams stay open after what there is, as those of the daemon do.
-        overrides: answers by method and path that replace the normal ones.
+        overrides: answers by method and path (* stands for anything) that replace the normal ones.
         page: events in one answer.
     """
 
@@ -68,6 +84,11 @@ class World:
     plan: PlanMessage
     change: list[ChangeMessage]
     changes: dict[str, list[ChangeMessage]] = field(default_factory=dict)
+    claims: dict[str, list[ClaimMessage]] = field(default_factory=dict)
+    claim: list[ClaimMessage] = field(default_factory=list)
+    environments: dict[int, EnvironmentMessage] = field(default_factory=dict)
+    health: dict[str, HealthMessage] = field(default_factory=dict)
+    reload: ReloadMessage = field(default_factory=lambda: ReloadMessage(changed=[], needs_restart=[]))
     events: list[EventMessage] = field(default_factory=list)
     overrides: dict[str, Raw | ProblemMessage] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -116,10 +137,14 @@ class _Exchange(BaseHTTPRequestHandler):
         world, path, query = self._begin(None)
         if self._overridden(path):
             return
-        if path.startswith("/v1/plans/") and "watch" in query:
+        if path in world.health:
+            self._send(world.health[path], status=503 if world.health[path].failing else 200)
+        elif path.startswith("/v1/plans/") and "watch" in query:
             self._watch_change(unquote(path.removeprefix("/v1/plans/")))
         elif path == "/v1/events" and "watch" in query:
             self._stream([event for event in world.events if event.sequence > int(query["since"][0])])
+        elif "watch" in query:
+            self._stream(_watched(world, path.removeprefix("/v1/")))
         else:
             self._send(_answer(world, path, query))
 
@@ -128,7 +153,41 @@ class _Exchange(BaseHTTPRequestHandler):
         world, path, _ = self._begin(json.loads(raw))
         if self._overridden(path):
             return
-        request, name = msgspec.json.decode(raw, type=ChangeRequest), unquote(path.removeprefix("/v1/plans/"))
+        match [unquote(part) for part in path.split("/")[2:]]:
+            case ["plans", name]:
+                self._put_change(world, name, msgspec.json.decode(raw, type=ChangeRequest))
+            case ["claims", name]:
+                msgspec.json.decode(raw, type=ClaimRequest)
+                known = name in world.claims
+                if not known:
+                    world.claims[name] = [msgspec.structs.replace(each, name=name) for each in world.claim]
+                self._send(_next(world.claims[name]), status=200 if known else 201)
+            case ["claims", name, "holders", _] if name in world.claims:
+                replica = msgspec.json.decode(raw, type=HolderRequest).replica
+                self._send(world.environments[replica or 0])
+            case ["gpus", gpu, "drain"]:
+                self._send(_drained(world, gpu, draining=True))
+            case _:
+                self._send(not_found(path))
+
+    def do_DELETE(self) -> None:
+        world, path, _ = self._begin(None)
+        if self._overridden(path):
+            return
+        match [unquote(part) for part in path.split("/")[2:]]:
+            case ["claims", name] if name in world.claims:
+                self._send(world.claims.pop(name)[-1])
+            case ["gpus", gpu, "drain"]:
+                self._send(_drained(world, gpu, draining=False))
+            case _:
+                self._send(not_found(path))
+
+    def do_POST(self) -> None:
+        world, path, _ = self._begin(None)
+        if not self._overridden(path):
+            self._send(world.reload if path == "/v1/reload" else not_found(path))
+
+    def _put_change(self, world: World, name: str, request: ChangeRequest) -> None:
         if request.dry_run:
             self._send(world.plan)
         elif name in world.changes:
@@ -144,7 +203,8 @@ class _Exchange(BaseHTTPRequestHandler):
         return self.server.world, url.path, parse_qs(url.query)
 
     def _overridden(self, path: str) -> bool:
-        answer = self.server.world.overrides.get(f"{self.command} {path}")
+        overrides, asked = self.server.world.overrides, f"{self.command} {path}"
+        answer = next((answer for pattern, answer in overrides.items() if fnmatchcase(asked, pattern)), None)
         if answer is None:
             return False
         if isinstance(answer, Raw):
@@ -176,13 +236,13 @@ class _Exchange(BaseHTTPRequestHandler):
         else:
             self._send(not_found(name))
 
-    def _stream(self, messages: list[Message]) -> None:
+    def _stream(self, messages: list[Message] | list[dict[str, object]]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for message in messages:
-            line = to_json(message) + b"\n"
+            line = (json.dumps(message).encode() if isinstance(message, dict) else to_json(message)) + b"\n"
             self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
         if self.server.world.hold_watch:
             self.server.stopping.wait()
@@ -200,6 +260,30 @@ def not_found(name: str) -> ProblemMessage:
     )
 
 
+def _next(states: list[ClaimMessage]) -> ClaimMessage:
+    """The state to answer with; the following question meets the following one."""
+    return states.pop(0) if len(states) > 1 else states[0]
+
+
+def _assignments(world: World):
+    return [each for states in world.claims.values() for each in states[-1].assignments]
+
+
+def _drained(world: World, name: str, *, draining: bool) -> Message:
+    for index, gpu in enumerate(world.inventory.gpus):
+        if name.lower() in (gpu.name, gpu.pci_address):
+            world.inventory.gpus[index] = msgspec.structs.replace(gpu, draining=draining)
+            return world.inventory.gpus[index]
+    return not_found(name)
+
+
+def _watched(world: World, kind: str) -> list[dict[str, object]]:
+    """All objects of the kind as ADDED, then the first one as MODIFIED and DELETED."""
+    objects = [to_builtins(each) for each in getattr(_answer(world, f"/v1/{kind}", {}), kind)]
+    changes = [("ADDED", each) for each in objects] + [(word, objects[0]) for word in ("MODIFIED", "DELETED")]
+    return [{"type": word, "generation": 7 + n, "object": each} for n, (word, each) in enumerate(changes)]
+
+
 def _answer(world: World, path: str, query: dict[str, list[str]]) -> Message:
     partitions = [partition for gpu in world.inventory.gpus for partition in gpu.partitions]
     match [unquote(part) for part in path.split("/")[2:]]:
@@ -211,6 +295,17 @@ def _answer(world: World, path: str, query: dict[str, list[str]]) -> Message:
             return PartitionListMessage(partitions=partitions)
         case ["partitions", gpu, index]:
             found = [each for each in partitions if f"{gpu.lower()}/{index}" in (each.name, each.id)]
+        case ["claims"]:
+            return ClaimListMessage(claims=[states[-1] for states in world.claims.values()])
+        case ["claims", name]:
+            found = [_next(world.claims[name])] if name in world.claims else []
+        case ["claims", name, "environment"]:
+            replica = int(query["replica"][0])
+            found = [world.environments[replica]] if name in world.claims and replica in world.environments else []
+        case ["assignments"]:
+            return AssignmentListMessage(assignments=_assignments(world))
+        case ["assignments", name, replica]:
+            found = [each for each in _assignments(world) if each.name == f"{name}/{replica}"]
         case ["plans"]:
             return ChangeListMessage(plans=[states[-1] for states in world.changes.values()])
         case ["plans", name]:

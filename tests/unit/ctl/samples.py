@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from aimd.protocol.claims import AssignmentMessage, ClaimMessage, EnvironmentMessage, SloMessage
 from aimd.protocol.messages import (
     BlockerMessage,
     ChangeMessage,
     EventMessage,
     GpuMessage,
+    HealthMessage,
     HolderMessage,
     InventoryMessage,
     NodeMessage,
@@ -185,6 +187,72 @@ def failed(reason: str, message: str, *, state: str = "failed") -> ChangeMessage
     return change(first, later, state=state)
 
 
+def assignment(replica: int = 0, *, claim: str = "llama") -> AssignmentMessage:
+    return AssignmentMessage(
+        name=f"{claim}/{replica}",
+        claim=claim,
+        replica=replica,
+        partition=f"{GPU0}/{replica}",
+        partition_name=f"gpu0/{replica}",
+        pci_address=GPU0,
+        index=replica,
+        memory_gb=24,
+        memory_bytes=25767706624,
+        guarantee=4,
+        render_minor=128 + replica,
+    )
+
+
+def claim(
+    state: str = "placed",
+    *,
+    name: str = "llama",
+    replicas: int = 2,
+    change: str | None = None,
+    reason: str | None = None,
+    message: str | None = None,
+    holders: tuple[HolderMessage, ...] = (),
+) -> ClaimMessage:
+    placed = state == "placed"
+    return ClaimMessage(
+        name=name,
+        state=state,
+        owner_uid=1000,
+        memory_gb=24,
+        qos="high",
+        compute_mode="CPX",
+        memory_mode=None,
+        partition=None,
+        preferred="0000:05:00.0/0",
+        guarantee=4,
+        limit=None,
+        weight=2,
+        replicas=replicas,
+        slo=SloMessage(latency_seconds=0.25, objective=0.99),
+        assignments=[assignment(replica, claim=name) for replica in range(replicas)] if placed else [],
+        change=change,
+        reason=reason,
+        message=message,
+        created_at=1700000000.25,
+        holders=list(holders),
+    )
+
+
+def waiting(reason: str = "no_room", message: str = "24 GB fit nowhere, 12 GB are free on gpu0/1") -> ClaimMessage:
+    return claim("pending", name="bert", replicas=1, reason=reason, message=message)
+
+
+def environment(replica: int = 0, *, sysfs_root: str | None = None) -> EnvironmentMessage:
+    return EnvironmentMessage(
+        claim="llama",
+        replica=replica,
+        partition=f"{GPU0}/{replica}",
+        memory_limit_bytes=25767706624,
+        kfd_order=[f"{GPU1}/0", f"{GPU0}/0", f"{GPU0}/1"],
+        sysfs_root=sysfs_root,
+    )
+
+
 def events() -> list[EventMessage]:
     return [
         EventMessage(
@@ -221,5 +289,9 @@ def world() -> World:
         plan=plan(),
         change=committing(),
         changes={"set-mode-0": [change(switch("committed"), name="set-mode-0")]},
+        claims={"llama": [claim(holders=(HolderMessage(pid=4711, command="python3 serve.py"),))], "bert": [waiting()]},
+        claim=[claim()],
+        environments={0: environment(), 1: environment(1)},
+        health={"/healthz": HealthMessage(status="ok"), "/readyz": HealthMessage(status="ok")},
         events=events(),
     )

@@ -12,6 +12,7 @@ from aimd.ctl.describe import describe
 from aimd.ctl.output import FORMATS, KINDS, render
 from aimd.ctl.tables import duration, size
 from aimd.errors import UnreachableError
+from aimd.protocol.claims import AssignmentListMessage, ClaimListMessage
 from aimd.protocol.messages import ChangeListMessage, EventListMessage, PartitionListMessage, to_builtins
 from tests.unit.ctl import samples
 
@@ -26,7 +27,26 @@ PAYLOADS = {
     "plan": to_builtins(samples.committing()[1]),
     "dry-run": to_builtins(samples.plan()),
     "events": to_builtins(EventListMessage(events=samples.events(), next=5)),
+    "event": to_builtins(samples.events()[1]),
+    "claims": to_builtins(ClaimListMessage(claims=[samples.claim(), samples.waiting()])),
+    "claim": to_builtins(samples.claim("switching", change="room-1")),
+    "assignments": to_builtins(AssignmentListMessage(assignments=[samples.assignment(), samples.assignment(1)])),
+    "assignment": to_builtins(samples.assignment(1)),
     "node": to_builtins(samples.node()),
+    "differences": {
+        "differences": [
+            {
+                "name": "gpu1",
+                "pci_address": samples.GPU1,
+                "present": "SPX/NPS1",
+                "layout": "CPX/NPS4",
+                "pending_memory_mode": "NPS4",
+            }
+        ]
+    },
+    "findings": {
+        "findings": [{"result": "warn", "check": "gpu1", "message": "draining", "hint": None}],
+    },
     "version": {"aimctl": "0.1.0", "aimd": None, "api": None},
 }
 
@@ -68,6 +88,24 @@ PID    COMMAND            BLOCKS   HOLDS
 
 warning: the driver must be reloaded for NPS4
 """,
+    "claims": """\
+NAME    STATE     QOS    MEMORY   GUARANTEE   REPLICAS   PLACES          REASON
+llama   placed    high   24 GB    4           2          gpu0/0,gpu0/1   -
+bert    pending   high   24 GB    4           1          -               no_room
+""",
+    "assignments": """\
+NAME      PARTITION   MEMORY   GUARANTEE   RENDER-NODE
+llama/0   gpu0/0      24 GB    4           renderD128
+llama/1   gpu0/1      24 GB    4           renderD129
+""",
+    "differences": """\
+NAME   PCI-ADDRESS    PRESENT    LAYOUT     PENDING-MEMORY
+gpu1   0000:26:00.0   SPX/NPS1   CPX/NPS4   NPS4
+""",
+    "findings": """\
+RESULT   CHECK   MESSAGE    DO
+warn     gpu1    draining   -
+""",
     "version": """\
 AIMCTL   AIMD   API
 0.1.0    -      -
@@ -90,6 +128,14 @@ gpu0/1   0000:05:00.0/1   DPX/NPS1   4      152   96 GiB   103070826496   render
 NAME         STATE                 MODES           STEPS   CREATED                ORIGIN   UID   FINAL   BLOCKERS
 set-mode-1   waiting_for_clients   gpu1=DPX/NPS1   0/1     2023-11-14T22:13:20Z   client   0     no      1
 """,
+    "claim": """\
+NAME    STATE       QOS    MEMORY   GUARANTEE   LIMIT   WEIGHT   REPLICAS   WISH    PARTITION   PREFERRED        PLACES   OWNER   CREATED                HOLDERS   CHANGE   REASON
+llama   switching   high   24 GB    4           -       2        2          CPX/-   -           0000:05:00.0/0   -        1000    2023-11-14T22:13:20Z   0         room-1   -
+""",
+    "assignment": """\
+NAME      PARTITION   ID               MEMORY   LIMIT-BYTES   GUARANTEE   RENDER-NODE
+llama/1   gpu0/1      0000:05:00.0/1   24 GB    25767706624   4           renderD129
+""",
     "node": """\
 READY   GPUS   PARTITIONS   BUSY-RULE   SIMULATED   VERSION   UPTIME      PID   GENERATION   TOPOLOGY   BOOT-ID
 yes     3      4            per-gpu     -           0.1.0     1 h 2 min   321   12           7          6f1c
@@ -106,6 +152,13 @@ NAMES = {
     "plan": "set-mode-1\n",
     "dry-run": "gpu1\n",
     "events": "1\n2\n5\n",
+    "event": "2\n",
+    "claims": "llama\nbert\n",
+    "claim": "llama\n",
+    "assignments": "llama/0\nllama/1\n",
+    "assignment": "llama/1\n",
+    "differences": "gpu1\n",
+    "findings": "gpu1\n",
     "node": "node\n",
     "version": "-\n",
 }
@@ -128,6 +181,7 @@ Memory:                192 GiB (206141652992 bytes)
 NUMA node:             0
 XGMI hive:             0x1f2e
 Mode change:           set-mode-1
+Draining:              no
 Drift:
   wished are DPX/NPS1, the partitions show SPX/NPS1
   the mode file says DPX
@@ -172,6 +226,33 @@ Reasons:
 Blocked by: none
 """
 
+DESCRIBED_CLAIM = """\
+Name:             llama
+State:            placed
+Reason:           -
+Message:          -
+Owner uid:        1000
+Created:          2023-11-14T22:13:20Z
+Replicas:         2
+Memory:           24 GB
+QoS class:        high
+Guarantee:        4 slots
+Limit:            all slots
+Weight:           2
+Modes:            CPX/-
+Partition:        -
+Preferred:        0000:05:00.0/0
+SLO latency:      0.25 s
+SLO objective:    0.99
+SLO throughput:   -
+Mode change:      -
+Assignments:
+  NAME      PARTITION   ID               MEMORY   LIMIT-BYTES   GUARANTEE   RENDER-NODE
+  llama/0   gpu0/0      0000:05:00.0/0   24 GB    25767706624   4           renderD128
+  llama/1   gpu0/1      0000:05:00.0/1   24 GB    25767706624   4           renderD129
+Processes: none
+"""
+
 
 @pytest.mark.parametrize("kind", TABLES)
 def test_table(kind) -> None:
@@ -213,6 +294,7 @@ def test_every_kind_and_format_is_in_this_file() -> None:
     [
         ("gpu", INVENTORY["gpus"][1], DESCRIBED_GPU),
         ("partition", INVENTORY["gpus"][2]["partitions"][0], DESCRIBED_PARTITION),
+        ("claim", to_builtins(samples.claim()), DESCRIBED_CLAIM),
         ("plan", to_builtins(samples.failed("gpu_busy", "gpu1 is held")), DESCRIBED_CHANGE),
     ],
 )
@@ -227,6 +309,12 @@ def test_describe_of_what_is_unknown_has_no_value_made_up() -> None:
         *("Model", "Device id", "Mode file", "Wish", "Mode epoch", "Compute modes", "Memory modes"),
         *("Pending memory mode", "Memory", "NUMA node", "XGMI hive", "Mode change"),
     }
+
+
+def test_a_draining_gpu_shows_it_in_its_state() -> None:
+    gpu = {**INVENTORY["gpus"][0], "draining": True}
+    assert render("gpu", gpu, "table").splitlines()[1].split()[-2] == "ready,draining"
+    assert "Draining:              yes\n" in describe("gpu", gpu)
 
 
 def test_refused_plan() -> None:
@@ -309,7 +397,7 @@ def complaint(kind: str, payload: dict, fmt: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PAYLOADS if kind != "version"])
+@pytest.mark.parametrize("kind", [kind for kind in PAYLOADS if kind not in ("version", "findings", "differences")])
 def test_a_missing_or_odd_field_is_one_sentence(kind) -> None:
     """Fields are read strictly: so the goldens above also prove that every field read is one of the messages'."""
     for path in paths(PAYLOADS[kind]):

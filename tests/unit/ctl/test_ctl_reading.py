@@ -27,6 +27,12 @@ from tests.unit.ctl import samples
         (("partition", "gpu1/0"), ["gpu1/0"]),
         (("plans",), ["set-mode-0"]),
         (("plan", "set-mode-0"), ["set-mode-0"]),
+        (("claims",), ["llama", "bert"]),
+        (("claim", "llama"), ["llama"]),
+        (("assignments",), ["llama/0", "llama/1"]),
+        (("assignments", "llama"), ["llama/0", "llama/1"]),
+        (("assignments", "bert"), []),
+        (("assignment", "llama/1"), ["llama/1"]),
         (("events",), ["1", "2", "5"]),
         (("events", "node"), ["1", "5"]),
         (("node",), ["node"]),
@@ -66,7 +72,9 @@ def test_warnings_do_not_meet_a_pipe(aimctl) -> None:
     assert aimctl("get", "node").stderr == "warning: the ledger was rebuilt\n"
 
 
-@pytest.mark.parametrize(("what", "name"), [("gpu", "gpu1"), ("partition", "gpu1/0"), ("plan", "set-mode-0")])
+@pytest.mark.parametrize(
+    ("what", "name"), [("gpu", "gpu1"), ("partition", "gpu1/0"), ("claim", "llama"), ("plan", "set-mode-0")]
+)
 def test_describe(aimctl, what, name) -> None:
     text = aimctl("describe", what, name)
     assert text.exit_code == 0
@@ -83,6 +91,12 @@ def test_describe(aimctl, what, name) -> None:
         ("get", "gpus", "gpu9"),
         ("get", "partitions", "gpu9"),
         ("get", "partitions", "gpu0/9"),
+        ("get", "claims", "nothing"),
+        ("get", "assignments", "nothing"),
+        ("get", "assignments", "llama/7"),
+        ("get", "gpus", "gpu9", "--watch"),
+        ("get", "partitions", "gpu9/1", "--watch"),
+        ("describe", "claim", "nothing"),
         ("describe", "plan", "nothing"),
     ],
 )
@@ -100,7 +114,10 @@ def test_what_is_not_there_is_6(aimctl, arguments) -> None:
         (),
         ("get", "clouds"),
         ("get", "node", "here"),
+        ("get", "node", "--watch"),
         ("get", "partitions", "gpu0/x"),
+        ("get", "assignments", "llama/x"),
+        ("describe", "assignment", "llama/0"),
         ("describe", "partition", "gpu0"),
         ("describe", "gpu"),
         ("get", "gpus", ""),
@@ -152,7 +169,7 @@ def test_watched_events_as_a_table(aimctl) -> None:
     result = aimctl("events", "--since", "1", "--watch")
     assert result.stdout == EVENT_LINES
     assert result.exit_code == 3
-    assert result.stderr.startswith("error: aimd ended the stream of events\n")
+    assert result.stderr.startswith("error: aimd ended the stream\n")
 
 
 def test_watched_events_in_other_formats(aimctl) -> None:

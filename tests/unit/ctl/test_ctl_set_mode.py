@@ -19,7 +19,7 @@ def test_plan_changes_nothing(aimctl, world: World) -> None:
     assert "4711   python3 serve.py   gpu1     this GPU" in result.stdout
     (request,) = world.requests
     assert (request.method, request.target[:14]) == ("PUT", "/v1/plans/plan")
-    assert request.body == {"modes": {"gpu0": "CPX/NPS1", "0000:26:00.0": "spx"}, "dry_run": True}
+    assert request.body == {"modes": {"gpu0": "CPX/NPS1", "0000:26:00.0": "spx"}, "drain": False, "dry_run": True}
 
 
 def test_refused_plan_is_1_in_every_format(aimctl, world: World) -> None:
@@ -51,8 +51,14 @@ def test_progress_is_one_line_per_state_and_the_result_is_on_stdout(aimctl, worl
     assert result.stdout == "mine: committed\ngpu1 SPX/NPS1 -> DPX/NPS1\n"
     put, watch = world.requests
     assert put.target == "/v1/plans/mine"
-    assert put.body == {"modes": {"gpu1": "DPX/NPS1"}, "wait_seconds": 2.5, "dry_run": False}
+    assert put.body == {"modes": {"gpu1": "DPX/NPS1"}, "wait_seconds": 2.5, "drain": False, "dry_run": False}
     assert watch.target == "/v1/plans/mine?watch=1"
+
+
+@pytest.mark.parametrize("command", [("plan", "set-mode"), ("set-mode",)])
+def test_drain_is_asked_for(aimctl, world: World, command) -> None:
+    assert aimctl(*command, *WISH, "--drain").exit_code == 0
+    assert world.requests[0].body["drain"] is True
 
 
 def test_a_state_sent_twice_is_one_line(aimctl, world: World) -> None:

@@ -1,0 +1,83 @@
+"""`aimctl doctor`: what is not as it should be, and what to do about it; with the daemon, or without it on any node."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+import aimd
+from aimd.ctl import exits
+from aimd.ctl.client import ApiClient
+from aimd.ctl.examination import Answers, examine
+from aimd.ctl.exits import Exit
+from aimd.ctl.fields import shown
+from aimd.ctl.output import render
+from aimd.ctl.reading import past_events
+from aimd.ctl.session import output_option
+from aimd.doctor.finding import FAIL, Finding
+from aimd.errors import UnreachableError
+
+
+@click.command()
+@click.option("--preflight", is_flag=True, help="Without the daemon: look at driver, permissions and processes.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="With --preflight: instead of /sys, a mounted simulation or a captured tree.",
+)
+@output_option
+@click.pass_context
+def doctor(context: click.Context, *, preflight: bool, root: Path | None, fmt: str) -> None:
+    """Look the node over; exit code 1 if anything fails."""
+    if root is not None and not preflight:
+        raise click.UsageError("--root goes with --preflight")
+    code = Exit.OK
+    if preflight:
+        found = preflight_findings(root or Path("/sys"))
+    else:
+        try:
+            found = examine(ask(context.obj.client))
+        except UnreachableError as error:
+            if error.code != UnreachableError.code:
+                raise
+            hint = f"{error.hint}; without it: aimctl doctor --preflight" if error.hint else None
+            found, code = [Finding(FAIL, "daemon", error.message, hint)], exits.of_error(error)
+    click.echo(findings_text(found, fmt), nl=False)
+    context.exit(code or (Exit.REFUSED if any(each.result == FAIL for each in found) else Exit.OK))
+
+
+def ask(client: ApiClient) -> Answers:
+    """All that the daemon can tell; raises like ApiClient.get."""
+    return Answers(
+        version=aimd.__version__,
+        now=time.time(),
+        health=client.health("/healthz"),
+        readiness=client.health("/readyz"),
+        node=client.get("/v1/node"),
+        inventory=client.get("/v1/gpus"),
+        claims=client.get("/v1/claims"),
+        plans=client.get("/v1/plans"),
+        events=past_events(client, 0),
+    )
+
+
+def preflight_findings(root: Path) -> list[Finding]:
+    """The findings of the node below this sysfs root."""
+    from aimd.doctor.files import OsFiles  # noqa: PLC0415 - a doctor who asks the daemon does not need them
+    from aimd.doctor.preflight import findings  # noqa: PLC0415
+    from aimd.doctor.reading import read_facts  # noqa: PLC0415
+
+    return findings(read_facts(OsFiles(root), root))
+
+
+def findings_text(found: list[Finding], fmt: str) -> str:
+    """A line per finding: `warn  gpu0: message -> what to do`; or one of the other formats."""
+    if fmt not in ("table", "wide"):
+        return render("findings", {"findings": [finding._asdict() for finding in found]}, fmt)
+    return "".join(
+        f"{each.result:<4}  {shown(each.check)}: {shown(each.message)}{f' -> {shown(each.hint)}' if each.hint else ''}\n"
+        for each in found
+    )
