@@ -303,6 +303,8 @@ def test_a_scan_during_a_reset_is_no_driver_load_and_no_new_mode():
     before = [(status.mode_epoch, status.gpu.memory_mode) for status in made.snapshot.gpus]
     made.node.in_reset = True
     made.tell(fx.Scanned(0, made.node.observe()))
+    assert [(status.mode_epoch, status.gpu.memory_mode) for status in made.snapshot.gpus] == before
+    assert all(status.gpu.in_reset and not status.drift for status in made.snapshot.gpus)
     made.node.in_reset = False
     made.tell(fx.Scanned(0, made.node.observe()))
     made.run()
@@ -320,6 +322,27 @@ def test_wishes_of_other_gpus_are_done_again_after_a_load_has_reset_them():
     made.tell(fx.DriverChanged("driver_reloaded", None))
     made.run()
     assert made.node.modes() == ["CPX/NPS4", "QPX/NPS4", "CPX/NPS4"]
+
+
+def test_wishes_are_done_again_after_a_load_that_only_the_generation_tells_of():
+    made = desk("SPX/NPS1", "SPX/NPS1")
+    made.change((0, "CPX"))
+    made.node.reload()
+    assert made.node.modes() == ["SPX/NPS1", "SPX/NPS1"]
+    made.poll()
+    assert made.node.modes() == ["CPX/NPS1", "SPX/NPS1"]
+
+
+def test_an_interrupted_switch_goes_on_before_a_memory_change_whose_load_has_come():
+    made = parked("SPX/NPS1", "SPX/NPS1")
+    made.submit((1, "QPX"), name="c2")
+    made.run_until_state(S.DRAINING, "c2")
+    made.node.reload()
+    made.passed.clear()
+    made.start()
+    made.run()  # the desk fails where two changes act at once
+    assert [made.ledger.state("c1"), made.ledger.state("c2")] == [S.COMMITTED] * 2
+    assert made.node.modes() == ["QPX/NPS4", "QPX/NPS4"]
 
 
 def test_the_last_memory_mode_of_a_hive_is_the_wish_of_all_its_gpus():

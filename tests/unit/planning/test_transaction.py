@@ -290,6 +290,30 @@ def test_results_with_an_old_token_are_ignored():
     assert made.ledger.state("c1") is S.COMMITTED
 
 
+def test_a_result_that_comes_twice_does_not_write_twice():
+    made = desk("SPX/NPS1")
+    made.submit((0, "CPX"))
+    made.run_until_state(S.WAITING)
+    late = made.asked[0].token
+    made.run_until_state(S.SWITCHING)
+    made.tell(fx.HoldersSeen(late, ()))
+    assert len(writes(made)) == 1
+    made.run()
+    assert made.ledger.state("c1") is S.COMMITTED
+
+
+def test_a_roll_back_goes_to_the_mode_that_was_there_when_the_step_began():
+    made = desk("SPX/NPS1", "SPX/NPS1")
+    made.submit((0, "CPX"), (1, "CPX"))
+    made.run_until_state(S.SWITCHING)
+    paper = made.node.gpus[ADDRESSES[1]]
+    paper.file = paper.compute = ComputeMode.DPX  # somebody else, after the plan was made
+    made.node.outcomes.extend(["done", "refused"])
+    made.run()
+    assert made.node.modes() == ["CPX/NPS1", "DPX/NPS1"]
+    assert switch_of(made, 1).reason is Reason.FIRMWARE_REFUSED
+
+
 def test_results_that_do_not_belong_to_the_state_change_nothing():
     made = desk("SPX/NPS1")
     made.submit((0, "CPX"))
