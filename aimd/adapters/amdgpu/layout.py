@@ -49,7 +49,7 @@ def _join(*parts: str) -> str:
 def locate(sysfs: Sysfs) -> SysfsLayout:
     """The layout of a root that may be /sys, a folder that holds `sys`, or a capture of the topology alone.
 
-    Looks in the root, in its `sys` and in each of its folders (an unpacked archive often has one more level).
+    Looks in the root, in its `sys`, and likewise in each of its folders (an unpacked archive often has one more level).
 
     Raises:
         DriverError: no KFD topology (a folder with `nodes`) is found.
@@ -62,7 +62,7 @@ def locate(sysfs: Sysfs) -> SysfsLayout:
             errno=error.errno or ENOENT,
             path="",
         ) from error
-    prefixes = ["", "sys", *(name for name in children if name != "sys")]
+    prefixes = ["", "sys", *(place for name in children for place in (name, f"{name}/sys"))]
     for prefix in prefixes:
         for candidate in _TOPOLOGIES:
             topology = _join(prefix, candidate)

@@ -7,6 +7,7 @@ then raises generation_id; nodes are hidden (EPERM) from a process whose device 
 from __future__ import annotations
 
 import errno
+import re
 import time
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from aimd.ports import Sysfs
 ATTEMPTS = 40
 PAUSE_SECONDS = 0.005
 _MOVED = (errno.ENOENT, errno.ENODEV)
+_PROPERTY = re.compile(r"(\S+)\s+(-?[0-9]+)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,8 @@ def parse_properties(text: bytes) -> dict[str, int]:
     """`name value` lines; lines of another form are left out, unknown names are kept."""
     properties = {}
     for line in text.decode("ascii", "replace").splitlines():
-        name, _, value = line.partition(" ")
-        if value.strip().lstrip("-").isdigit():
-            properties[name] = int(value)
+        if (found := _PROPERTY.fullmatch(line)) is not None:
+            properties[found[1]] = int(found[2])
     return properties
 
 
@@ -109,14 +110,15 @@ class _Reading:
 def _read_node(sysfs: Sysfs, path: str, number: int) -> _Reading:
     try:
         properties = parse_properties(sysfs.read(f"{path}/properties"))
-    except PermissionError:
-        return _Reading(number, None, "hidden")
-    except FileNotFoundError:
-        sysfs.listdir(path)  # raises when the node has gone: the caller reads again
-        return _Reading(number, None, "broken")
+    except OSError as error:
+        if error.errno in _MOVED:
+            sysfs.listdir(path)  # raises when the node has gone: the caller reads again
+        return _Reading(number, None, "hidden" if error.errno == errno.EPERM else "broken")
     gpu_id = _read_int(sysfs, f"{path}/gpu_id")
-    if not gpu_id and not properties.get("simd_count"):
+    if properties and not gpu_id and not properties.get("simd_count"):
         return _Reading(number, None, "cpu")
+    if "location_id" not in properties:  # nobody could say whose partition it is
+        return _Reading(number, None, "broken")
     return _Reading(number, KfdNode(number, properties, gpu_id, _read_memory(sysfs, path)), "gpu")
 
 
