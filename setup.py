@@ -10,9 +10,14 @@ NATIVE = Path("native")
 
 def extensions() -> list[Extension]:
     """One extension per native/*.pyx; `depends` puts the sources into the source distribution, too."""
-    shared = sorted(str(path) for pattern in ("*.pxi", "*.pxd", "*.h") for path in NATIVE.glob(pattern))
+    shared = sorted(map(str, [*NATIVE.glob("*.pxi"), *Path("aimd/_native").glob("*.pxd")]))
     return [
-        Extension(f"aimd._native.{source.stem}", [str(source)], depends=[str(source), *shared])
+        Extension(
+            f"aimd._native.{source.stem}",
+            [str(source)],
+            depends=[str(source), *shared],
+            extra_compile_args=["-Wno-sign-compare"],  # Cython compares the bound of a range, an int, with the counter
+        )
         for source in sorted(NATIVE.glob("*.pyx"))
     ]
 

@@ -1,0 +1,101 @@
+"""NativeCore: the compiled dispatch core with the values of the contract; and what it alone can tell, latencies.
+
+The calls of the request path (`acquire`, `release`, ...) are the compiled ones; here configurations are checked and
+what is read becomes values. The daemon's own dispatch goes past all this, native to native; tests and the control path
+come through here. There is no core without the compiled one: its import fails loudly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+from aimd._native.core import RawCore
+from aimd._native.sketch import LatencySketch
+from aimd.dispatch.policy import check_partition
+from aimd.dispatch.values import (
+    Class,
+    CoreSnapshot,
+    LeaseRecord,
+    ModelConfig,
+    ModelSnapshot,
+    PartitionConfig,
+    PartitionSnapshot,
+)
+
+Event = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLatencies:
+    """Latencies of a model in nanoseconds, as sketches; tuples of three are by class.
+
+    Attributes:
+        queue: from acquire to grant.
+        service: from grant to release, well or not.
+        total: from acquire to release.
+        reclaim: from the instant at which it waits below its guarantee to the grant that ends this.
+    """
+
+    partition: int
+    model: int
+    queue: tuple[LatencySketch, ...]
+    service: tuple[LatencySketch, ...]
+    total: tuple[LatencySketch, ...]
+    reclaim: LatencySketch
+
+
+class NativeCore(RawCore):
+    """Implements `aimd.dispatch.face.DispatchCore`, constructed as `NativeCore(limits, generation=1)`.
+
+    Memory is taken at construction: address space for all of Limits at once, of which the system provides what is
+    touched. No call of the request path allocates in the core afterwards.
+
+    Raises:
+        ValueError: a bound is out of its range (partitions and models 4096, requests 2**24, leases 65536, connections
+            2**18 at most), or the generation is.
+        MemoryError: the address space cannot be had.
+    """
+
+    def configure(self, now: int, partition: int, config: PartitionConfig) -> list[Event]:
+        check_partition(partition, config)
+        numbers = config.capacity, config.queue_cap, config.lease_max_ns, config.orphan_grace_ns
+        return self._configure(now, partition, numbers, [_model(model, config.capacity) for model in config.models])
+
+    def restore(self, now: int, leases: Sequence[LeaseRecord]) -> list[Event]:
+        return self._restore(now, [astuple(lease) for lease in leases])
+
+    def leases(self) -> tuple[LeaseRecord, ...]:
+        return tuple(LeaseRecord(*lease) for lease in self._leases())
+
+    def snapshot(self) -> CoreSnapshot:
+        now, partitions, unrouted, connections = self._snapshot()
+        places = tuple(
+            PartitionSnapshot(*place[:-1], tuple(ModelSnapshot(*model) for model in place[-1]))
+            for place in partitions
+        )
+        return CoreSnapshot(now, places, unrouted, connections)
+
+    def latencies(self) -> tuple[ModelLatencies, ...]:
+        """Of all models, removed ones included, in ascending order of partition and model id; of one instant."""
+        return tuple(_latencies(*model) for model in self._latencies())
+
+
+def _model(model: ModelConfig, capacity: int) -> tuple[object, ...]:
+    limit = capacity if model.limit is None else model.limit
+    return (
+        model.model,
+        model.guarantee,
+        limit,
+        model.weight,
+        model.queue_cap,
+        model.default_class,
+        model.budget_ns,
+        model.latency_target_ns,
+    )
+
+
+def _latencies(partition: int, model: int, sketches: Sequence[tuple[int, int, dict[int, int]]]) -> ModelLatencies:
+    made = tuple(LatencySketch.of(cells, total, largest) for total, largest, cells in sketches)
+    size = len(Class)
+    return ModelLatencies(partition, model, made[:size], made[size : 2 * size], made[2 * size : 3 * size], made[-1])

@@ -1,0 +1,267 @@
+# The calls: check, let the time pass, do it, run the rule.
+
+
+cdef void due(Core* core) noexcept nogil:
+    """End what is due now, then run the rule."""
+    cdef uint32_t index = wheel_collect(&core.lease_ends, core.now)
+    cdef uint32_t following
+    while index != NONE:
+        following = core.leases[index].timer.next
+        lease_end(core, index, REVOKED if core.leases[index].deadline <= core.now else LOST)
+        index = following
+    index = wheel_collect(&core.expiry, core.now)
+    while index != NONE:
+        following = core.requests[index].timer.next
+        request_end(core, index, EXPIRED)
+        index = following
+    grant_all(core)
+
+
+cdef inline void pass_time(Core* core, int64_t now) noexcept nogil:
+    core.now = now
+    core.event_count = 0
+    if now >= core.lease_ends.next or now >= core.expiry.next:
+        due(core)
+
+
+cdef inline bint is_open(const Core* core, uint32_t connection) noexcept nogil:
+    return connection < core.bounds.connections and core.connections[connection].open
+
+
+cdef int core_advance(Core* core, int64_t now) noexcept nogil:
+    if now < core.now:
+        return BAD_TIME
+    pass_time(core, now)
+    return 0
+
+
+cdef int64_t core_next(Core* core) noexcept nogil:
+    return min(core.lease_ends.next, core.expiry.next)
+
+
+cdef int core_acquire(Core* core, int64_t now, uint32_t connection, int64_t request, uint32_t partition,
+                      uint32_t model, int klass, int64_t start_by, bint no_wait) noexcept nogil:
+    cdef uint32_t place, index
+    cdef int outcome
+    cdef Event* event
+    if now < core.now:
+        return BAD_TIME
+    if not is_open(core, connection):
+        return BAD_CONNECTION
+    if request < 0 or klass < -1 or klass >= CLASSES or (
+            core.connections[connection].waiting
+            and table_find(&core.waiting_table, <uint64_t>request, connection) != NONE):
+        return BAD_REQUEST
+    pass_time(core, now)
+    place = table_find(&core.partition_table, partition, 0)
+    if place == NONE or core.partitions[place].removed:
+        outcome = UNKNOWN_PARTITION
+    else:
+        index = table_find(&core.model_table, model, place)
+        if index == NONE or core.models[index].removed:
+            outcome = UNKNOWN_MODEL
+        else:
+            if klass < 0:
+                klass = core.models[index].default_class
+            if start_by < 0:
+                start_by = later(now, core.models[index].budget[klass])
+            outcome = arrival(core, connection, <uint64_t>request, index, <uint32_t>klass, start_by, no_wait)
+            if outcome > GRANTED:
+                outcome_count(counters_write(core, index), <uint32_t>klass, outcome)
+                ended(core, connection, <uint64_t>request, outcome)
+            elif outcome < 0:
+                event = event_new(core, QUEUED)
+                event.connection = connection
+                event.number = <uint64_t>request
+            return 0
+    unrouted_write(core)[outcome] += 1
+    ended(core, connection, <uint64_t>request, outcome)
+    return 0
+
+
+cdef inline void refused(Core* core, uint32_t connection, uint64_t number, int fault) noexcept nogil:
+    cdef Event* event = event_new(core, REFUSED)
+    event.connection = connection
+    event.number = number
+    event.detail = <uint8_t>fault
+
+
+cdef inline uint32_t owned(Core* core, uint32_t connection, uint64_t lease) noexcept nogil:
+    """The slot of a lease of the connection's process; else this is said and NONE returned."""
+    cdef uint32_t slot = lease_find(core, lease)
+    if slot == NONE:
+        refused(core, connection, lease, STALE_LEASE)
+    elif core.leases[slot].process != core.connections[connection].process:
+        refused(core, connection, lease, NOT_OWNER)
+        slot = NONE
+    return slot
+
+
+cdef int core_release(Core* core, int64_t now, uint32_t connection, uint64_t lease, bint ok) noexcept nogil:
+    cdef uint32_t slot
+    if now < core.now:
+        return BAD_TIME
+    if not is_open(core, connection):
+        return BAD_CONNECTION
+    pass_time(core, now)
+    slot = owned(core, connection, lease)
+    if slot != NONE:
+        lease_end(core, slot, OK if ok else FAILED)
+        grant_all(core)
+    return 0
+
+
+cdef int core_renew(Core* core, int64_t now, uint32_t connection, uint64_t lease) noexcept nogil:
+    cdef uint32_t slot
+    cdef const Model* model
+    cdef const Partition* partition
+    cdef Event* event
+    if now < core.now:
+        return BAD_TIME
+    if not is_open(core, connection):
+        return BAD_CONNECTION
+    pass_time(core, now)
+    slot = owned(core, connection, lease)
+    if slot == NONE:
+        return 0
+    model = &core.models[core.leases[slot].model]
+    partition = &core.partitions[model.partition]
+    if partition.hungry.top and model.run > model.guarantee:
+        refused(core, connection, lease, RECLAIM)
+        return 0
+    core.leases[slot].deadline = later(now, partition.lease_max)
+    wheel_remove(&core.lease_ends, slot)
+    lease_arm(core, slot)
+    event = event_new(core, RENEWED)
+    event.lease = lease
+    event.when = core.leases[slot].deadline
+    return 0
+
+
+cdef int core_cancel(Core* core, int64_t now, uint32_t connection, uint64_t request) noexcept nogil:
+    cdef uint32_t index
+    if now < core.now:
+        return BAD_TIME
+    if not is_open(core, connection):
+        return BAD_CONNECTION
+    pass_time(core, now)
+    index = table_find(&core.waiting_table, request, connection)
+    if index == NONE:
+        refused(core, connection, request, STALE_LEASE)
+    else:
+        request_end(core, index, CANCELLED)
+    return 0
+
+
+cdef int core_adopt(Core* core, int64_t now, uint32_t connection, uint64_t lease) noexcept nogil:
+    cdef uint32_t slot
+    cdef Event* event
+    if now < core.now:
+        return BAD_TIME
+    if not is_open(core, connection):
+        return BAD_CONNECTION
+    pass_time(core, now)
+    slot = owned(core, connection, lease)
+    if slot == NONE:
+        return 0
+    lease_unbind(core, slot)
+    lease_bind(core, slot, connection)
+    core.leases[slot].lost_at = NEVER
+    wheel_remove(&core.lease_ends, slot)
+    lease_arm(core, slot)
+    event = event_new(core, ADOPTED)
+    event.connection = connection
+    event.lease = lease
+    return 0
+
+
+cdef int64_t core_open(Core* core, int64_t process, int highest) noexcept nogil:
+    """The connection, or FULL."""
+    cdef uint32_t connection = numbers_take(&core.free_connections)
+    cdef uint32_t known
+    cdef Connection* peer
+    if connection == NONE:
+        return FULL
+    known = process_enter(core, process)
+    peer = &core.connections[connection]
+    peer.process = known
+    peer.waiting = 0
+    peer.requests = NONE
+    peer.leases = NONE
+    peer.process_prev = NONE
+    peer.process_next = core.processes[known].connections
+    if peer.process_next != NONE:
+        core.connections[peer.process_next].process_prev = connection
+    core.processes[known].connections = connection
+    peer.highest = <uint8_t>highest
+    peer.open = 1
+    core.open_connections += 1
+    return connection
+
+
+cdef void close(Core* core, uint32_t connection) noexcept nogil:
+    """End what waits and give the number back; leases that depended on it depend on nothing now."""
+    cdef Connection* peer = &core.connections[connection]
+    while peer.requests != NONE:
+        request_end(core, peer.requests, CANCELLED)
+    while peer.leases != NONE:
+        lease_unbind(core, peer.leases)
+    if peer.process_next != NONE:
+        core.connections[peer.process_next].process_prev = peer.process_prev
+    if peer.process_prev != NONE:
+        core.connections[peer.process_prev].process_next = peer.process_next
+    else:
+        core.processes[peer.process].connections = peer.process_next
+        process_leave(core, peer.process)
+    peer.open = 0
+    core.open_connections -= 1
+    numbers_give(&core.free_connections, connection)
+
+
+cdef void orphan(Core* core, uint32_t slot) noexcept nogil:
+    cdef Lease* lease = &core.leases[slot]
+    cdef Event* event = event_new(core, ORPHANED)
+    lease_unbind(core, slot)
+    lease.lost_at = later(core.now, core.partitions[core.models[lease.model].partition].orphan_grace)
+    wheel_remove(&core.lease_ends, slot)
+    lease_arm(core, slot)
+    event.lease = lease.id
+    event.when = lease.lost_at
+
+
+cdef int core_disconnect(Core* core, int64_t now, uint32_t connection, bint alive) noexcept nogil:
+    cdef uint32_t slot
+    if now < core.now:
+        return BAD_TIME
+    if not is_open(core, connection):
+        return BAD_CONNECTION
+    pass_time(core, now)
+    while True:
+        slot = core.connections[connection].leases
+        if slot == NONE:
+            break
+        if alive:
+            orphan(core, slot)
+        else:
+            lease_end(core, slot, LOST)
+    close(core, connection)
+    grant_all(core)
+    return 0
+
+
+cdef int core_exited(Core* core, int64_t now, int64_t process) noexcept nogil:
+    cdef uint32_t known
+    if now < core.now:
+        return BAD_TIME
+    pass_time(core, now)
+    while True:
+        # Asked anew each time: the record goes with the last connection or lease.
+        known = table_find(&core.process_table, <uint64_t>process, 0)
+        if known == NONE:
+            break
+        if core.processes[known].connections != NONE:
+            close(core, core.processes[known].connections)
+        else:
+            lease_end(core, core.processes[known].leases, LOST)
+    grant_all(core)
+    return 0
