@@ -15,6 +15,7 @@ from aimd.errors import ConfigError, InvalidInputError
 
 _GPU = re.compile(r"default|gpu\d+|[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=86400)]
+Uid = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Switching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +53,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     sysfs_root: str = "/sys"
     allow_memory_mode_change: bool = False
-    operators: list[str | int] = []
+    operators: list[str | Uid] = []
     poll_seconds: Seconds = 2.0
     log_level: str = "info"
     switching: Switching = Switching()
@@ -123,7 +124,11 @@ def parse_layout(text: str, name: str) -> dict[str, PartitionMode]:
 
 
 def _check_layout(layout: dict[str, str], name: str) -> None:
+    named = set()
     for gpu, mode in layout.items():
+        if gpu.lower() in named:
+            raise ConfigError(f"{name}: layout: {gpu.lower()} is named twice", hint="names are the same in any case")
+        named.add(gpu.lower())
         if _GPU.fullmatch(gpu.lower()) is None:
             raise ConfigError(
                 f"{name}: layout.{gpu!r} names no GPU, expected default, gpu0, gpu1, ... or a PCI address"
