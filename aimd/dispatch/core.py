@@ -8,7 +8,7 @@ come through here. There is no core without the compiled one: its import fails l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 
 from aimd._native.core import RawCore
 from aimd._native.sketch import LatencySketch
@@ -70,9 +70,12 @@ class NativeCore(RawCore):
 
     def snapshot(self) -> CoreSnapshot:
         now, partitions, unrouted, connections = self._snapshot()
-        places = tuple(PartitionSnapshot(*place) for place in partitions)
-        models = (tuple(ModelSnapshot(*model) for model in place.models) for place in places)
-        places = tuple(replace(place, models=own) for place, own in zip(places, models, strict=True))
+        places = tuple(
+            PartitionSnapshot(
+                id_, removed, draining, capacity, running, waiting, tuple(ModelSnapshot(*m) for m in models)
+            )
+            for id_, removed, draining, capacity, running, waiting, models in partitions
+        )
         return CoreSnapshot(now, places, unrouted, connections)
 
     def latencies(self) -> tuple[ModelLatencies, ...]:
