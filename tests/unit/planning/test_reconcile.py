@@ -298,6 +298,33 @@ def test_a_memory_mode_that_the_firmware_refuses_fails_the_change_and_its_comput
     assert [status.pending_memory for status in made.snapshot.gpus] == [None] * 2
 
 
+def test_a_load_that_leaves_no_trace_is_known_by_its_event():
+    """Nothing was switched since the last load, and the firmware refuses: generation and modes are as before."""
+    node = PaperNode("SPX/NPS1", "SPX/NPS1")
+    node.generation = 3
+    made = desk(node=node, policy=NPS_POLICY)
+    made.change((0, "CPX/NPS4"))
+    node.firmware_accepts_memory = False
+    node.reload()
+    made.poll()
+    assert made.ledger.state("c1") is S.AWAITING_RELOAD
+    made.tell(fx.DriverChanged("driver_reloaded", None))
+    made.run()
+    assert made.ledger.state("c1") is S.FAILED
+
+
+def test_a_start_during_a_reset_counts_no_new_mode():
+    made = desk("CPX/NPS1")
+    epoch = made.snapshot.gpus[0].mode_epoch
+    made.node.in_reset = True
+    made.start()
+    made.run()
+    assert made.snapshot.gpus[0].mode_epoch == epoch
+    made.node.in_reset = False
+    made.tell(fx.Scanned(0, made.node.observe()))
+    assert made.snapshot.gpus[0].mode_epoch == epoch
+
+
 def test_a_scan_during_a_reset_is_no_driver_load_and_no_new_mode():
     made = parked("CPX/NPS1", "CPX/NPS1")
     before = [(status.mode_epoch, status.gpu.memory_mode) for status in made.snapshot.gpus]

@@ -339,6 +339,17 @@ def test_partitions_between_two_modes_are_shown_as_they_were():
     assert made.snapshot.gpus[0].change is None
 
 
+def test_partitions_are_shown_as_they_were_during_a_roll_back_too():
+    made = desk("SPX/NPS1")
+    made.node.outcomes.append("refused")
+    made.submit((0, "CPX"))
+    made.run_until_state(S.ROLLING_BACK)
+    made.node.gpus[ADDRESSES[0]].compute = ComputeMode.QPX
+    made.tell(fx.Scanned(0, made.node.observe()))
+    assert len(made.snapshot.gpus[0].gpu.partitions) == 1
+    assert made.snapshot.gpus[0].drift == ()
+
+
 def test_a_memory_step_is_written_once_for_the_hive_and_parks_the_change():
     made = desk("SPX/NPS1", "DPX/NPS1", policy=NPS_POLICY)
     made.change((1, "CPX/NPS4"))
