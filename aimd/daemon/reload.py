@@ -9,7 +9,7 @@ import msgspec
 from aimd.config import Config, read_config
 from aimd.daemon.loop import Reload
 from aimd.planning import effects as fx
-from aimd.planning.placement import Repartition
+from aimd.planning.rooms import Repartition
 from aimd.planning.policy import Policy
 
 # Read once at the start: what they decide is built then.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aimd.domain.claim import Claim, ClaimState
+from aimd.domain.claim import Claim
 from aimd.domain.event import Event as NodeEvent
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.errors import AimdError, NotFoundError
@@ -21,22 +21,24 @@ class ClaimEvents:
     def __init__(self, desk: ClaimDesk, node: NodeState) -> None:
         self._desk = desk
         self._node = node
-        self._switch_retry_at = 0.0
 
     def started(self, ledger: LedgerState, now: fx.Instant, *, rebooted: bool) -> Effects:
         """Claims go on where they were; their processes are looked for, after a reboot none can live."""
         self._desk.claims = {claim.name: claim for claim in ledger.claims}
-        self._desk.holders = {(holder.pid, holder.start_time): holder for holder in ledger.holders}
-        living = [holder for holder in ledger.holders if holder.ended_at is None]
+        known = [holder for holder in ledger.holders if holder.claim in self._desk.claims]
+        self._desk.holders = {(holder.pid, holder.start_time): holder for holder in known}
+        strangers = tuple(holder for holder in ledger.holders if holder.claim not in self._desk.claims)
+        effects: Effects = (fx.Commit(LedgerWrite(holders_gone=strangers)),) if strangers else ()
+        living = [holder for holder in known if holder.ended_at is None]
         if rebooted:
-            return tuple(e for holder in living for e in self._orphaned(holder, now))
-        return tuple(fx.WatchProcess(holder.pid, holder.start_time) for holder in living)
+            return (*effects, *(e for holder in living for e in self._orphaned(holder, now)))
+        return (*effects, *(fx.WatchProcess(holder.pid, holder.start_time) for holder in living))
 
     def requested(self, event: fx.ClaimRequested, busy: frozenset[str], now: fx.Instant) -> Effects | Wanted:
         """The answer to a request, or the claim that needs a mode change before it can be placed."""
         desk = self._desk
         try:
-            wanted = desk.request(event.name, event.spec, event.uid, now.wall, self._node, busy)
+            wanted = desk.request(event.name, event.spec, event.uid, now, self._node, busy)
         except AimdError as error:
             return (fx.Reply(event.request, error),)
         if event.name in desk.claims:
@@ -91,27 +93,23 @@ class ClaimEvents:
         notes = tuple(NodeEvent("orphan_released", h.claim, f"{_who(h)} is released", now.wall) for h in gone)
         return (fx.Commit(LedgerWrite(holders_gone=gone, events=notes)),)
 
-    def settle(self, now: fx.Instant, busy: frozenset[str]) -> Effects:
-        """Claims whose mode change has ended, those that lost their partition, and those that fit again."""
+    def settle(self, now: fx.Instant, busy: frozenset[str], hidden: frozenset[str] = frozenset()) -> Effects:
+        """Claims whose mode change has ended, those that lost their partition, and those that fit again.
+
+        `hidden` GPUs are between two modes, `busy` ones take nobody.
+        """
         effects: Effects = ()
-        for claim in self._desk.switched(self._node):
-            if claim.state is ClaimState.PENDING:
-                self._switch_retry_at = now.monotonic + self._desk.policy.wish_retry_seconds
+        for claim in self._desk.switched(self._node, now):
             effects += self._keep(claim, f"claim_{claim.state}", now)
-        for claim in self._desk.displaced(self._node):
+        for claim in self._desk.displaced(self._node, hidden):
             effects += self._keep(claim, "claim_displaced", now)
-        while (wanted := self._desk.pursue(self._node, busy, switching=False)) is not None:
+        while (wanted := self._desk.pursue(self._node, busy, now, switching=False)) is not None:
             effects += self._keep(wanted.claim, f"claim_{wanted.claim.state}", now)
         return effects
 
-    def pursue(self, now: fx.Instant, retry_seconds: float) -> Wanted | None:
-        """A pending claim that a mode change of an idle GPU makes room for, not more often than the pause allows."""
-        if now.monotonic < self._switch_retry_at:
-            return None
-        wanted = self._desk.pursue(self._node, frozenset(), switching=True)
-        if wanted is not None:
-            self._switch_retry_at = now.monotonic + retry_seconds
-        return wanted
+    def pursue(self, now: fx.Instant) -> Wanted | None:
+        """A pending claim that the mode change of idle GPUs makes room for."""
+        return self._desk.pursue(self._node, frozenset(), now, switching=True)
 
     def _keep(self, claim: Claim, kind: str, now: fx.Instant) -> Effects:
         self._desk.claims[claim.name] = claim

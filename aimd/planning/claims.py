@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from aimd.domain.claim import Assignment, Claim, ClaimSpec, ClaimState
 from aimd.domain.gpu import Holder
 from aimd.domain.ledger import HolderRecord
+from aimd.domain.memory import nominal_units
 from aimd.domain.modes import PartitionMode
 from aimd.domain.plan import Reason, Refusal
-from aimd.domain.switch import ModeChange, SwitchState
+from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.errors import ConflictError, NotFoundError, RefusedError
 from aimd.planning import effects as fx
 from aimd.planning.node_state import NodeState
-from aimd.planning.placement import Occupancy, place
+from aimd.planning.placement import place
 from aimd.planning.policy import Policy
+from aimd.planning.rooms import Occupancy
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class ClaimDesk:
         self.policy = policy
         self.claims: dict[str, Claim] = {}
         self.holders: dict[tuple[int, int], HolderRecord] = {}
+        self._resting: dict[str, float] = {}  # GPUs whose switch has failed, until when (CLOCK_MONOTONIC seconds)
 
     # -- who is where ----------------------------------------------------------------------------------------
 
@@ -54,12 +57,12 @@ class ClaimDesk:
         return [claim for claim in self.claims.values() if any(a.gpu in gpus for a in claim.assignments)]
 
     def holders_on(self, gpu: str) -> tuple[Holder, ...]:
-        """Processes of claims with a place on the GPU."""
+        """Living processes of claims with a place on the GPU."""
         places = {(a.claim, a.replica) for a in self.assignments if a.gpu == gpu}
         return tuple(
             Holder(holder.pid, holder.command, frozenset({gpu}))
             for holder in self.holders.values()
-            if (holder.claim, holder.replica) in places
+            if (holder.claim, holder.replica) in places and holder.ended_at is None
         )
 
     def in_use(self, gpus: tuple[str, ...]) -> Refusal | None:
@@ -78,13 +81,14 @@ class ClaimDesk:
     # -- requests --------------------------------------------------------------------------------------------
 
     def request(
-        self, name: str, spec: ClaimSpec, uid: int, wall: float, node: NodeState, busy: frozenset[str]
+        self, name: str, spec: ClaimSpec, uid: int, now: fx.Instant, node: NodeState, busy: frozenset[str]
     ) -> Wanted:
         """A new claim with its places; `busy` GPUs are in the middle of a switch.
 
         Raises:
             ConflictError: the name is taken by another request.
             RefusedError: it fits nowhere; the code is the reason.
+            UnreachableError: before the first scan.
         """
         known = self.claims.get(name)
         if known is not None:
@@ -95,26 +99,35 @@ class ClaimDesk:
                 code="name_taken",
                 hint=f"aimctl release {name} first, or choose another name",
             )
-        wanted = self._place(Claim(name, uid, spec, wall), node, busy)
+        claim, resting = Claim(name, uid, spec, now.wall), self._at_rest(now)
+        wanted = self._place(claim, node, busy, resting)
+        if isinstance(wanted, Refusal) and resting:
+            wanted = self._place(claim, node, busy)
         if isinstance(wanted, Refusal):
             raise RefusedError(wanted.message, code=wanted.reason.value, hint=wanted.hint)
         return wanted
 
-    def _place(self, claim: Claim, node: NodeState, busy: frozenset[str] = frozenset()) -> Wanted | Refusal:
-        closed = busy | {record.address for record in node.records.values() if record.draining}
-        found = place(claim.name, claim.spec, node.observed, self._occupancy(closed), claim.missing)
+    def _at_rest(self, now: fx.Instant) -> frozenset[str]:
+        """GPUs that are not switched now if there is another way: a switch of theirs has failed a moment ago."""
+        return frozenset(gpu for gpu, until in self._resting.items() if until > now.monotonic)
+
+    def _place(
+        self, claim: Claim, node: NodeState, busy: frozenset[str], resting: frozenset[str] = frozenset()
+    ) -> Wanted | Refusal:
+        occupancy = Occupancy(
+            assignments=self.assignments,
+            draining=frozenset(record.address for record in node.records.values() if record.draining),
+            switching=busy,
+            unswitchable=resting,
+            wishes={record.address: record.wish for record in node.records.values() if record.wish is not None},
+            slots_per_partition=self.policy.slots_per_partition,
+            repartition=self.policy.repartition,
+        )
+        found = place(claim.name, claim.spec, node.observed, occupancy, claim.missing)
         if isinstance(found, Refusal):
             return found
         placed = claim.placed(tuple(_dated(assignment, node) for assignment in found.assignments))
         return Wanted(placed if not found.switches else replace(placed, state=ClaimState.SWITCHING), found.switches)
-
-    def _occupancy(self, closed: frozenset[str]) -> Occupancy:
-        return Occupancy(
-            assignments=self.assignments,
-            closed=closed,
-            slots_per_partition=self.policy.slots_per_partition,
-            repartition=self.policy.repartition,
-        )
 
     def join(self, event: fx.HolderJoined, busy: frozenset[str]) -> HolderRecord:
         """The process as holder of a replica; the same process again gets the same answer.
@@ -127,29 +140,33 @@ class ClaimDesk:
         claim = self.claims.get(name)
         if claim is None:
             raise NotFoundError(f"claim {name!r} does not exist", code="unknown_claim", hint="aimctl get claims")
-        placed = {assignment.replica for assignment in claim.assignments if assignment.gpu not in busy}
         if replica is not None and not 0 <= replica < claim.spec.replicas:
             raise NotFoundError(
                 f"claim {name} has no replica {replica}, it has {claim.spec.replicas}, counted from 0",
                 code="unknown_replica",
             )
-        if claim.state is ClaimState.SWITCHING or not placed or (replica is not None and replica not in placed):
-            raise ConflictError(
-                f"claim {name} has no partition now: {claim.message or claim.state}",
-                code="not_placed",
-                hint=f"aimctl describe claim {name} tells what it waits for",
-            )
         known = self.holders.get((pid, event.start_time))
         if known is not None and (known.claim != name or replica not in (None, known.replica)):
             raise ConflictError(f"pid {pid} already holds {known.claim}/{known.replica}", code="already_holding")
+        wanted = known.replica if known is not None else replica
+        placed = {assignment.replica for assignment in claim.assignments if assignment.gpu not in busy}
+        if claim.state is ClaimState.SWITCHING or not placed or (wanted is not None and wanted not in placed):
+            gone = f"no partition for replica {wanted}" if wanted is not None else "no partition"
+            why = "its GPU is being switched" if claim.state is ClaimState.PLACED else claim.message or claim.state
+            raise ConflictError(
+                f"claim {name} has {gone} now: {why}",
+                code="not_placed",
+                hint=f"aimctl describe claim {name} tells what it waits for",
+            )
         held = {holder.replica for holder in self.holders.values() if holder.claim == name}
         first_free = min(placed - held, default=min(placed))
-        chosen = first_free if replica is None else replica
-        return known or HolderRecord(name, chosen, pid, event.start_time, event.command)
+        return known or HolderRecord(
+            name, first_free if replica is None else replica, pid, event.start_time, event.command
+        )
 
     # -- what happens to claims ------------------------------------------------------------------------------
 
-    def switched(self, node: NodeState) -> list[Claim]:
+    def switched(self, node: NodeState, now: fx.Instant) -> list[Claim]:
         """Claims whose mode change has ended: placed now, or pending with the reason of its failure."""
         touched = []
         for claim in self.claims.values():
@@ -157,24 +174,33 @@ class ClaimDesk:
             if claim.state is not ClaimState.SWITCHING or (change is not None and change.current is not None):
                 continue
             if change is not None and change.state is SwitchState.COMMITTED:
-                dated = tuple(_dated(assignment, node) for assignment in claim.assignments)
-                touched.append(replace(claim, state=ClaimState.PLACED, assignments=dated, change=None))
+                touched.append(_arrived(claim, change, node))
             else:
+                failed = _failed(change)
+                if failed is not None and failed.reason is not Reason.INTERRUPTED_BY_REBOOT:
+                    until = now.monotonic + self.policy.wish_retry_seconds
+                    self._resting.update(dict.fromkeys(failed.step.gpus, until))
                 touched.append(_undone(claim, change))
         return touched
 
-    def displaced(self, node: NodeState) -> list[Claim]:
-        """Claims that have lost a place, because its GPU has another mode epoch or the partition is gone."""
-        there = {
-            (gpu.pci_address, partition.index, node.record(gpu.pci_address).mode_epoch)
-            for gpu in node.observed.gpus
-            for partition in gpu.partitions
-        }
+    def displaced(self, node: NodeState, hidden: frozenset[str]) -> list[Claim]:
+        """Claims that have lost a place: the partition is gone, or its GPU has another mode epoch.
+
+        Of `hidden` GPUs, which are between two modes, nothing is known yet.
+        """
+        reserved: dict[tuple[str, int], int] = {}
+        for assignment in self.assignments:
+            reserved[assignment.place] = reserved.get(assignment.place, 0) + assignment.memory_units
+        sizes = _sizes(node)
         touched = []
         for claim in self.claims.values():
             if claim.state is ClaimState.SWITCHING:
                 continue
-            kept = tuple(a for a in claim.assignments if (a.gpu, a.index, a.mode_epoch) in there)
+            kept = tuple(
+                a
+                for a in claim.assignments
+                if a.gpu in hidden or sizes.get((*a.place, a.mode_epoch), 0) >= reserved[a.place]
+            )
             if kept != claim.assignments:
                 words = "its partition is no more; it is placed again when there is room"
                 touched.append(
@@ -182,20 +208,22 @@ class ClaimDesk:
                 )
         return touched
 
-    def pursue(self, node: NodeState, busy: frozenset[str], *, switching: bool) -> Wanted | None:
+    def pursue(self, node: NodeState, busy: frozenset[str], now: fx.Instant, *, switching: bool) -> Wanted | None:
         """The first pending claim, the largest first, that gains a place now or learns why not; None if none does.
 
-        Without `switching` only partitions that are there count.
+        Without `switching` only partitions that are there count. What only a GPU at rest could make room for waits.
         """
+        resting = self._at_rest(now)
         pending = [claim for claim in self.claims.values() if claim.state is ClaimState.PENDING]
         for claim in sorted(pending, key=lambda claim: -claim.spec.memory_units):
-            wanted = self._place(claim, node, busy)
-            if isinstance(wanted, Refusal):
+            wanted = self._place(claim, node, busy, resting)
+            if isinstance(wanted, Wanted):
+                if not wanted.switches or switching:
+                    return wanted
+            elif not resting or isinstance(self._place(claim, node, busy), Refusal):
                 told = replace(claim, reason=wanted.reason, message=f"{wanted.message}; {wanted.hint}")
                 if told != claim:
                     return Wanted(told)
-            elif not wanted.switches or switching:
-                return wanted
         return None
 
 
@@ -204,11 +232,55 @@ def _dated(assignment: Assignment, node: NodeState) -> Assignment:
     return replace(assignment, mode_epoch=node.record(assignment.gpu).mode_epoch)
 
 
+def _sizes(node: NodeState) -> dict[tuple[str, int, int], float]:
+    """Nominal units of each partition by GPU, index and mode epoch.
+
+    A partition whose size cannot be read has room for what is there. A GPU that is in another mode than was adopted
+    (during a reset no change is) has none of the partitions that its epoch stands for.
+    """
+    sizes: dict[tuple[str, int, int], float] = {}
+    for gpu in node.observed.gpus:
+        record = node.record(gpu.pci_address)
+        adopted = record.mode.compute if record.mode is not None else None
+        if None not in (adopted, gpu.compute_mode) and adopted is not gpu.compute_mode:
+            continue
+        for partition in gpu.partitions:
+            units = nominal_units(partition.memory_bytes) if partition.memory_bytes is not None else float("inf")
+            sizes[gpu.pci_address, partition.index, record.mode_epoch] = units
+    return sizes
+
+
+def _arrived(claim: Claim, change: ModeChange, node: NodeState) -> Claim:
+    """The claim after its mode change was committed; a GPU may have left the mode again before this was noticed."""
+    wishes = dict(change.wishes)
+    places = []
+    for assignment in claim.assignments:
+        wish, gpu = wishes.get(assignment.gpu), node.observed.gpu(assignment.gpu)
+        if wish is None:
+            places.append(assignment)
+        elif gpu is not None and gpu.compute_mode is wish.compute:
+            places.append(_dated(assignment, node))
+    if len(places) == len(claim.assignments):
+        return replace(claim, state=ClaimState.PLACED, assignments=tuple(places), change=None)
+    return replace(
+        claim,
+        state=ClaimState.PENDING,
+        assignments=tuple(places),
+        change=None,
+        reason=Reason.NO_ROOM,
+        message="its GPU has left the mode that it was switched to; the claim is placed again when there is room",
+    )
+
+
+def _failed(change: ModeChange | None) -> Switch | None:
+    switches = change.switches if change is not None else ()
+    return next((switch for switch in switches if switch.state is not SwitchState.COMMITTED), None)
+
+
 def _undone(claim: Claim, change: ModeChange | None) -> Claim:
     """The claim after the mode change that was to make room for it has failed."""
     wished = {gpu for gpu, _ in change.wishes} if change is not None else {a.gpu for a in claim.assignments}
-    switches = change.switches if change is not None else ()
-    failed = next((switch for switch in switches if switch.state is not SwitchState.COMMITTED), None)
+    failed = _failed(change)
     return replace(
         claim,
         state=ClaimState.PENDING,

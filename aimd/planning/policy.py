@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aimd.planning.placement import Repartition
+from aimd.planning.rooms import Repartition
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class Reconciler:
         self._claim_events = ClaimEvents(self._desk, self._node)
         self._layout: fx.Started | None = None
         self._to_resume: set[str] = set()
+        self._taken: frozenset[str] = frozenset()  # GPUs that claims have had since wishes were looked at
         self._transaction: Transaction | None = None
         self._token = 0
         self._handlers: dict[type, Callable[[Any, fx.Instant], Effects]] = {
@@ -153,22 +154,26 @@ class Reconciler:
             self._node.warnings = (event.failure or "the node could not be scanned",)
             if event.gone:
                 self._node.lose_driver()
-        if event.token and event.token != self._token:
-            return self._publish()
-        if event.token and self._transaction is not None:
-            return self._progress(self._handled(self._transaction, event, now), now)
-        if event.observed is None:
-            return self._publish()
-        return (*self._adopt(now), *self._first_scan(), *self._publish(), *self._next_work(now))
+        arrived = self._arrived(now, gone=event.gone) if self._node.scanned else ()
+        if event.token and event.token == self._token and self._transaction is not None:
+            return (*arrived, *self._progress(self._handled(self._transaction, event, now), now))
+        if event.observed is None or event.token:
+            return (*arrived, *self._publish())
+        return (*arrived, *self._first_scan(), *self._publish(), *self._next_work(now))
 
-    def _adopt(self, now: fx.Instant) -> Effects:
-        hidden = self._transaction.hidden if self._transaction is not None else frozenset()
+    def _arrived(self, now: fx.Instant, *, gone: bool = False) -> Effects:
+        """What was observed is shown, together with the claims that move because of it.
+
+        GPUs between two modes are shown as they were, unless the driver is gone with all that it had.
+        """
+        hidden = self._transaction.hidden if self._transaction is not None and not gone else frozenset()
         write = self._node.adopt(hidden, now.wall)
-        return () if write.empty else (fx.Commit(write),)
+        adopted: Effects = () if write.empty else (fx.Commit(write),)
+        return (*adopted, *self._claim_events.settle(now, self._busy, hidden))
 
     def _poll_due(self, _event: fx.PollDue, now: fx.Instant) -> Effects:
         expired = self._claim_events.expire(now)
-        return (*expired, *(() if self._transaction is not None else (fx.Poll(),)))
+        return (*expired, *self._publish(), *(() if self._transaction is not None else (fx.Poll(),)))
 
     def _polled(self, event: fx.Polled, now: fx.Instant) -> Effects:
         node = self._node
@@ -271,10 +276,6 @@ class Reconciler:
         self._transaction = None
         return (*journal, *self._arrived(now), *actions, *self._publish(), fx.Scan())
 
-    def _arrived(self, now: fx.Instant) -> Effects:
-        """A switch has ended: its partitions and the claims that move because of it are shown together."""
-        return (*self._adopt(now), *self._claim_events.settle(now, self._busy))
-
     # -- work of its own -------------------------------------------------------------------------------------
 
     @property
@@ -295,9 +296,12 @@ class Reconciler:
                 self._to_resume.discard(change.name)
                 return self._begin(change, now)
         settled = self._claim_events.settle(now, self._busy)
-        wanted = self._claim_events.pursue(now, self._policy.wish_retry_seconds)
-        if wanted is not None:
-            return (*settled, *self._switch_for(wanted.claim, wanted.switches, now))
+        wanted = self._claim_events.pursue(now)
+        begun = self._switch_for(wanted.claim, wanted.switches, now) if wanted is not None else ()
+        if begun:
+            return (*settled, *begun)
+        self._wishes.open((self._taken - self._desk.taken) & self._wished)
+        self._taken = self._desk.taken
         return (*settled, *self._publish(), *self._pursue_wishes(now))
 
     def _goes_on(self, change: ModeChange) -> bool:
@@ -348,21 +352,20 @@ class Reconciler:
         return (*self._answered((*kept, *reply)), *self._begin(change, now))
 
     def _claim_released(self, event: fx.ClaimReleased, now: fx.Instant) -> Effects:
-        released = self._desk.claims.get(event.name)
-        effects = self._claim_events.released(event, now)
-        if released is not None:
-            left = {assignment.gpu for assignment in released.assignments} - self._desk.taken
-            self._wishes.open(left & self._wished)
-        return (*self._answered(effects), *(self._next_work(now) if self._node.scanned else ()))
+        answered = self._answered(self._claim_events.released(event, now))
+        return (*answered, *(self._next_work(now) if self._node.scanned else ()))
 
     def _draining_set(self, event: fx.DrainingSet, now: fx.Instant) -> Effects:
         record = replace(self._node.record(event.gpu), draining=event.draining)
+        if record == self._node.record(event.gpu):
+            return (fx.Reply(event.request, None),)
         self._node.records[event.gpu] = record
         kind = "gpu_draining" if event.draining else "gpu_undrained"
         words = "takes no new claims" if event.draining else "takes claims again"
         note = NodeEvent(kind, event.gpu, f"GPU {event.gpu} {words}", now.wall)
         commit = fx.Commit(LedgerWrite(gpus=(record,), events=(note,)))
-        return (commit, *self._publish(), fx.Reply(event.request, None), *self._next_work(now))
+        work = self._next_work(now) if self._node.scanned else ()
+        return (commit, *self._publish(), fx.Reply(event.request, None), *work)
 
     # -- view ------------------------------------------------------------------------------------------------
 
@@ -370,6 +373,7 @@ class Reconciler:
         """A new snapshot if anything in it has changed."""
         active = self._transaction.change if self._transaction is not None else None
         desk = self._desk
+        self._taken |= desk.taken
         snapshot = self._node.refresh(active, tuple(desk.claims.values()), tuple(desk.holders.values()))
         return (fx.Publish(snapshot),) if snapshot is not None else ()
 

@@ -89,7 +89,7 @@ def test_24_and_12_and_12_fit_a_cpx_partition() -> None:
     assert free_units(CPX, 0) == parse_gb(24) == parse_gb(12) + parse_gb(12)
     assert reserved_bytes(parse_gb(24), CPX) == CPX
     assert reserved_bytes(parse_gb(12), CPX) == 12_883_853_312
-    assert 2 * 12_883_853_312 == CPX
+    assert CPX == 2 * 12_883_853_312
     assert parse_gb(24.001) > free_units(CPX, 0)
 
 

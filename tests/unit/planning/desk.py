@@ -9,14 +9,15 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from aimd.domain.claim import Claim, ClaimSpec
 from aimd.domain.event import Event as NodeEvent
-from aimd.domain.ledger import GpuRecord, LedgerState, LedgerWrite
+from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.switch import ModeChange, Switch, SwitchState
-from aimd.errors import AimdError
 from aimd.planning import effects as fx
 from aimd.planning.reconcile import Policy, Reconciler
+from tests.fakes.claims import broken_promises
 from tests.unit.planning.paper import ADDRESSES, PaperNode, mode
 
 Acting = fx.Scan | fx.Poll | fx.Drain | fx.ListHolders | fx.WriteMode | fx.Wake
@@ -40,6 +41,8 @@ class PaperLedger:
     gpus: dict[str, GpuRecord] = field(default_factory=dict)
     changes: dict[str, ModeChange] = field(default_factory=dict)
     events: list[NodeEvent] = field(default_factory=list)
+    claims: dict[str, Claim] = field(default_factory=dict)
+    holders: dict[tuple[int, int], HolderRecord] = field(default_factory=dict)
 
     def commit(self, write: LedgerWrite) -> None:
         self.boot_id = write.boot_id or self.boot_id
@@ -47,9 +50,22 @@ class PaperLedger:
         self.gpus.update({record.address: record for record in write.gpus})
         self.changes.update({change.name: change for change in write.changes})
         self.events += write.events
+        self.claims.update({claim.name: claim for claim in write.claims})
+        for name in write.released:
+            self.claims.pop(name, None)
+        self.holders.update({(holder.pid, holder.start_time): holder for holder in write.holders})
+        for holder in write.holders_gone:
+            self.holders.pop((holder.pid, holder.start_time), None)
 
     def load(self) -> LedgerState:
-        return LedgerState(self.boot_id, self.layout_digest, tuple(self.gpus.values()), tuple(self.changes.values()))
+        return LedgerState(
+            self.boot_id,
+            self.layout_digest,
+            tuple(self.gpus.values()),
+            tuple(self.changes.values()),
+            claims=tuple(self.claims.values()),
+            holders=tuple(self.holders.values()),
+        )
 
     def acting(self) -> list[Switch]:
         """The switch of each change that has begun, has not ended and is not parked for a driver load."""
@@ -69,7 +85,8 @@ class Desk:
         self.ledger = PaperLedger()
         self.now = 100.0
         self.asked: list[Acting] = []
-        self.replies: dict[int, ModeChange | AimdError] = {}
+        self.replies: dict[int, fx.Answer] = {}
+        self.watched: list[fx.WatchProcess] = []
         self.effects: list[fx.Effect] = []
         self.passed: list[SwitchState] = []
         self._numbers = itertools.count(1)
@@ -82,6 +99,7 @@ class Desk:
     def start(self, layout: Mapping[str, str] | None = None, digest: str = "", boot: str = "boot-1") -> None:
         """Start a daemon (again); what an earlier one had asked for is answered to nobody."""
         self.asked.clear()
+        self.watched.clear()
         self.reconciler = Reconciler(self.policy, boot)
         modes = {key: mode(text) for key, text in (layout or {}).items()}
         self.tell(fx.Started(self.ledger.load(), modes, digest))
@@ -92,12 +110,37 @@ class Desk:
         for effect in self.reconciler.handle(event, instant)[:cut]:
             self._carry_out(effect)
 
-    def submit(self, *wishes: tuple[int, str], name: str = "c1", wait: float | None = None, uid: int = 1000) -> object:
+    def submit(
+        self,
+        *wishes: tuple[int, str],
+        name: str = "c1",
+        wait: float | None = None,
+        uid: int = 1000,
+        drain: bool = False,
+    ) -> fx.Answer:
         """The answer to a client's request."""
-        request = next(self._numbers)
         parsed = tuple((ADDRESSES[number], mode(text)) for number, text in wishes)
-        self.tell(fx.Submitted(request, name, parsed, wait, uid))
+        return self._ask(lambda request: fx.Submitted(request, name, parsed, wait, uid, drain))
+
+    def _ask(self, event_of: Callable[[int], fx.Event]) -> fx.Answer:
+        request = next(self._numbers)
+        self.tell(event_of(request))
         return self.replies.pop(request)
+
+    def claim(self, name: str, spec: ClaimSpec) -> fx.Answer:
+        return self._ask(lambda request: fx.ClaimRequested(request, name, spec, 1000))
+
+    def release(self, name: str) -> fx.Answer:
+        return self._ask(lambda request: fx.ClaimReleased(request, name))
+
+    def join(self, name: str, pid: int, replica: int | None = None, start_time: int = 1) -> fx.Answer:
+        return self._ask(lambda request: fx.HolderJoined(request, name, replica, pid, start_time, "python serve.py"))
+
+    def end(self, pid: int, start_time: int = 1, *, seen: bool = True) -> None:
+        self.tell(fx.HolderEnded(pid, start_time, seen))
+
+    def drain(self, number: int, *, draining: bool = True) -> fx.Answer:
+        return self._ask(lambda request: fx.DrainingSet(request, ADDRESSES[number], draining))
 
     def answer(self, effect: Acting) -> None:
         """Let the node answer one of the effects that are asked for."""
@@ -159,9 +202,13 @@ class Desk:
             assert effect.request not in self.replies, "answered twice"
             if isinstance(effect.result, ModeChange):
                 assert effect.result.name in self.ledger.changes, "accepted before it was durable"
+            self._check_claim_answer(effect.result)
             self.replies[effect.request] = effect.result
         elif isinstance(effect, fx.Publish):
             self._check_shown(effect.snapshot)
+        elif isinstance(effect, fx.WatchProcess):
+            assert (effect.pid, effect.start_time) in self.ledger.holders, "watched before it was durable"
+            self.watched.append(effect)
         elif not isinstance(effect, fx.Undrain):
             self._check_acting(effect)
             self.asked.append(effect)
@@ -176,6 +223,18 @@ class Desk:
         for change in snapshot.changes:
             durable = self.ledger.changes[change.name]
             assert [s.state for s in change.switches] == [s.state for s in durable.switches], "shown, but not durable"
+        assert {claim.name: claim for claim in snapshot.claims} == self.ledger.claims, "claims shown, but not durable"
+        assert broken_promises(snapshot, self.policy.slots_per_partition) == []
+
+    def _check_claim_answer(self, answer: fx.Answer) -> None:
+        """An answered claim is the durable and shown one, or, when it was released, neither."""
+        if isinstance(answer, Claim):
+            shown = {claim.name: claim for claim in self.snapshot.claims}
+            assert self.ledger.claims.get(answer.name) in (answer, None)
+            assert shown.get(answer.name) == self.ledger.claims.get(answer.name)
+        elif isinstance(answer, HolderRecord):
+            assert answer in self.ledger.holders.values()
+            assert answer in self.snapshot.claim_holders
 
     def _check_acting(self, effect: Acting) -> None:
         states = ACTING_STATES.get(type(effect))
