@@ -1,0 +1,105 @@
+"""The transcript in README, made from the real program.
+
+    python -m tests.e2e.transcript        # writes it into README.md
+
+test_transcript.py runs the same and fails where README says something else. What differs from run to run is written as
+a placeholder: random names, times, pids.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.e2e.programs import ROOT, Daemon
+
+README = ROOT / "README.md"
+BEGIN, END = "<!-- transcript -->\n", "<!-- end of transcript -->\n"
+LAYOUT = """[layout]
+gpu2 = "DPX/NPS1"
+gpu3 = "QPX/NPS1"
+"""
+COMMANDS = (
+    "aimctl claim llama --memory 24 --qos high --guarantee 4 --compute CPX",
+    "aimctl exec llama -- env | grep VISIBLE",
+    "aimctl claim mistral --memory 12",
+    "aimctl get claims",
+    "aimctl get assignments",
+    "aimctl set-mode gpu0 SPX/NPS1",
+    "aimctl claim whale --memory 200",
+    "cat layout.toml",
+    "aimctl diff -f layout.toml",
+    "aimctl apply -f layout.toml",
+    "aimctl assert -f layout.toml && echo as wished",
+    "aimctl export | head -3",
+    "aimctl release llama",
+    "aimctl drain gpu3",
+    "aimctl set-mode gpu0 SPX/NPS1 --drain",
+    "aimctl get claims",
+    "aimctl undrain gpu3",
+    "aimctl doctor | grep -v 'no process'",
+)
+# Progress on the way: how many of these a watcher sees depends on how fast it is.
+_PROGRESS = re.compile(r"\S+ \S+ -> \S+: [a-z_]+")
+_PLACEHOLDERS = (
+    (re.compile(r"\b((?:apply|set-mode|claim-[a-z]+))-[0-9a-f.]{6,}\b"), r"\1-…"),
+    (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "…"),
+    (re.compile(r"\bpid \d+"), "pid …"),
+    (re.compile(r"\bup [\d.]+ s"), "up …"),
+)
+
+
+def transcript() -> str:
+    """All commands with what they print, on a new simulated node of eight MI300X."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        (home / "layout.toml").write_text(LAYOUT)
+        programs = home / "bin"
+        programs.mkdir()
+        (programs / "aimctl").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m aimd.ctl "$@"\n')
+        (programs / "aimctl").chmod(0o755)
+        daemon = Daemon(home)
+        try:
+            daemon.start()
+            daemon.environment["PATH"] = f"{programs}:{daemon.environment['PATH']}"
+            return "\n".join(_run(command, daemon, home) for command in COMMANDS)
+        finally:
+            daemon.close()
+
+
+def _run(command: str, daemon: Daemon, folder: Path) -> str:
+    shown = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=folder,
+        env=daemon.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    ).stdout
+    for pattern, placeholder in _PLACEHOLDERS:
+        shown = pattern.sub(placeholder, shown)
+    lines = [
+        f"    $ {command}",
+        *(f"    {line}".rstrip() for line in shown.splitlines() if not _PROGRESS.fullmatch(line)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def in_readme() -> str:
+    """What README says now."""
+    return README.read_text("utf-8").partition(BEGIN)[2].partition(END)[0]
+
+
+def write() -> None:
+    """Put a new transcript into README."""
+    before, _, rest = README.read_text("utf-8").partition(BEGIN)
+    README.write_text(f"{before}{BEGIN}{transcript()}{END}{rest.partition(END)[2]}", "utf-8")
+
+
+if __name__ == "__main__":
+    write()
