@@ -20,7 +20,7 @@ from aimd.ctl.exits import Exit
 from aimd.ctl.fields import UNKNOWN, items, text
 from aimd.ctl.output import render
 from aimd.ctl.session import Session, output_option, show
-from aimd.errors import ConfigError, NotFoundError
+from aimd.errors import ConfigError, NotFoundError, RefusedError
 
 file_option = click.option(
     "-f",
@@ -120,8 +120,11 @@ def export(session: Session, file: Path | None) -> None:
     layout = exported(items(session.client.get("/v1/gpus"), "gpus"))
     if file is None:
         click.echo(layout, nl=False)
-    else:
+        return
+    try:
         file.write_text(layout, "utf-8")
+    except OSError as cause:
+        raise RefusedError(f"{file} cannot be written: {cause.strerror}", code="not_written") from cause
 
 
 def wishes(client: ApiClient, file: TextIO) -> list[Wish]:
