@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import Enum
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from aimd.domain.claim import ClaimSpec, PartitionRef, QosClass, Slo
 from aimd.domain.memory import parse_gb
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.errors import InvalidInputError
-from aimd.protocol.messages import HolderMessage, Message
+from aimd.protocol.messages import HolderMessage, Message, described
 
 _PLACE = re.compile(r"(.+)/(\d{1,3})")
-MAX_PARTITION_INDEX = 7
+MAX_PARTITION_INDEX, MAX_SLOTS, MAX_WEIGHT, MAX_REPLICAS, MAX_GB = 7, 4096, 1000, 64, 1 << 20
+PlaceWord = (
+    Annotated[int, described(minimum=0, maximum=MAX_PARTITION_INDEX)]
+    | Annotated[str, described(examples=["gpu3/5", "0000:65:00.0/5"])]
+)
 FindGpu = Callable[[str], str]
 Word = TypeVar("Word", bound=Enum)
 
@@ -22,9 +26,9 @@ Word = TypeVar("Word", bound=Enum)
 class SloMessage(Message, frozen=True):
     """Service level objective: latency in seconds, objective as a ratio, floor in requests per second."""
 
-    latency_seconds: float | None = None
-    objective: float | None = None
-    throughput_floor: float | None = None
+    latency_seconds: Annotated[float, described(exclusiveMinimum=0)] | None = None
+    objective: Annotated[float, described(exclusiveMinimum=0, exclusiveMaximum=1)] | None = None
+    throughput_floor: Annotated[float, described(exclusiveMinimum=0)] | None = None
 
 
 class ClaimRequest(Message, frozen=True):
@@ -34,16 +38,16 @@ class ClaimRequest(Message, frozen=True):
     "0000:65:00.0/5"). `memory_gb`, `guarantee` and `limit` are per replica.
     """
 
-    memory_gb: float
-    qos: str = "medium"
-    compute_mode: str | None = None
-    memory_mode: str | None = None
-    partition: int | str | None = None
-    preferred: int | str | None = None
-    guarantee: int = 0
-    limit: int | None = None
-    weight: int = 1
-    replicas: int = 1
+    memory_gb: Annotated[float, described(exclusiveMinimum=0, maximum=MAX_GB)]
+    qos: Annotated[str, described(enum=[each.value for each in QosClass])] = "medium"
+    compute_mode: Annotated[str, described(enum=list(ComputeMode.__members__))] | None = None
+    memory_mode: Annotated[str, described(enum=list(MemoryMode.__members__))] | None = None
+    partition: PlaceWord | None = None
+    preferred: PlaceWord | None = None
+    guarantee: Annotated[int, described(minimum=0, maximum=MAX_SLOTS)] = 0
+    limit: Annotated[int, described(minimum=1, maximum=MAX_SLOTS)] | None = None
+    weight: Annotated[int, described(minimum=1, maximum=MAX_WEIGHT)] = 1
+    replicas: Annotated[int, described(minimum=1, maximum=MAX_REPLICAS)] = 1
     slo: SloMessage = SloMessage()
 
     def spec(self, find_gpu: FindGpu) -> ClaimSpec:
@@ -62,10 +66,10 @@ class ClaimRequest(Message, frozen=True):
             ),
             partition=_place("partition", self.partition, find_gpu),
             preferred=_place("preferred", self.preferred, find_gpu),
-            guarantee=_within("guarantee", self.guarantee, 0, 4096),
+            guarantee=_within("guarantee", self.guarantee, 0, MAX_SLOTS),
             limit=_limit(self.limit, self.guarantee),
-            weight=_within("weight", self.weight, 1, 1000),
-            replicas=_within("replicas", self.replicas, 1, 64),
+            weight=_within("weight", self.weight, 1, MAX_WEIGHT),
+            replicas=_within("replicas", self.replicas, 1, MAX_REPLICAS),
             slo=_slo(self.slo),
         )
 
@@ -168,7 +172,7 @@ def _limit(limit: int | None, guarantee: int) -> int | None:
         return None
     if limit < max(1, guarantee):
         raise InvalidInputError(f"limit: {limit} is too small, expected at least 1 and the guarantee ({guarantee})")
-    return _within("limit", limit, 1, 4096)
+    return _within("limit", limit, 1, MAX_SLOTS)
 
 
 def _place(field: str, text: int | str | None, find_gpu: FindGpu) -> PartitionRef | None:

@@ -5,12 +5,17 @@ Sizes are bytes, times are seconds; `at` and `created_at` are seconds since the 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from aimd.domain.modes import PartitionMode
+from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.errors import InvalidInputError
+
+
+def described(**schema: Any) -> msgspec.Meta:
+    """What the API's description says of a field beyond its type. It checks nothing: our errors say more."""
+    return msgspec.Meta(extra_json_schema=schema)
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -161,6 +166,10 @@ class ChangeListMessage(Message, frozen=True):
     generation: int | None = None
 
 
+_COMPUTE, _MEMORY = "|".join(ComputeMode.__members__), "|".join(MemoryMode.__members__)
+ModeWord = Annotated[str, described(pattern=f"^(({_COMPUTE})(/({_MEMORY}))?|{_MEMORY})$", examples=["CPX/NPS1", "SPX"])]
+
+
 class ChangeRequest(Message, frozen=True):
     """Body of `PUT /v1/plans/<name>`: modes by GPU (`gpu0` or a PCI address), for example {"gpu0": "CPX/NPS1"}.
 
@@ -168,8 +177,8 @@ class ChangeRequest(Message, frozen=True):
     the claims are placed again afterwards.
     """
 
-    modes: dict[str, str]
-    wait_seconds: float | None = None
+    modes: Annotated[dict[str, ModeWord], described(minProperties=1)]
+    wait_seconds: Annotated[float, described(minimum=0, maximum=86400)] | None = None
     drain: bool = False
     dry_run: bool = False
 

@@ -85,13 +85,15 @@ async def running_node(
     ledger: Ledger | None = None,
     poll_seconds: float = 0.02,
     boot_id: str | None = None,
+    first_generation: int = 0,
 ) -> AsyncIterator[RunningNode]:
     """Start it, wait for the first inventory, stop it at the end. Without a directory the ledger is in memory."""
     node = sim if isinstance(sim, SimulatedNode) else SimulatedNode(sim if sim is not None else fast_state())
     path = directory / "ledger.db" if directory is not None else Path(":memory:")
     ledger = ledger or SqliteLedger(path, time.time())
     executor = Executor(driver or AmdgpuDriver(node, command_of), LinuxProcesses())
-    reconciler = Reconciler(policy or Policy(wait_seconds=2.0, settle_seconds=2.0), boot_id or node.boot_id)
+    policy = policy or Policy(wait_seconds=2.0, settle_seconds=2.0)
+    reconciler = Reconciler(policy, boot_id or node.boot_id, first_generation)
     loop = ControlLoop(reconciler, executor, ledger, poll_seconds)
     events = Simulation(node)
     started = fx.Started(await executor.on_ledger(ledger.load), layout or {}, digest)

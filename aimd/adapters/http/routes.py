@@ -34,7 +34,7 @@ class Route:
     Attributes:
         path: with variables in braces; each is one segment.
         summary: what it does, one sentence.
-        answers: message by status; None is a JSON document of another kind.
+        answers: message by status; several where it depends on the request, None for JSON of another kind.
         body: message of the request.
         query: the parameters it knows; others are refused.
         lines: message of a line where the query's `watch` makes it a stream.

@@ -46,9 +46,10 @@ class LocalApi:
 
     async def close(self) -> None:
         """Stop listening, end streams, let running requests have a moment, end all connections."""
-        if self._listener is None:
+        listener, self._listener = self._listener, None
+        if listener is None:
             return
-        await self._listener.close()
+        await listener.close()
         self._responder.end_streams()
         self._server.pre_shutdown()
         await self._server.shutdown(CLOSE_SECONDS)

@@ -96,7 +96,7 @@ ROUTES = (
         "/v1/plans/{name}",
         "Change modes, as a transaction; a dry run tells what would happen",
         write_plan,
-        {200: msg.ChangeMessage | msg.PlanMessage, 202: msg.ChangeMessage},
+        {200: (msg.ChangeMessage, msg.PlanMessage), 202: msg.ChangeMessage},
         body=msg.ChangeRequest,
         problems=(
             HTTPStatus.BAD_REQUEST,
