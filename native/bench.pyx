@@ -1,0 +1,244 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Measures the dispatch core from C, without the GIL and without Python in between; for tests/benchmarks only.
+
+Each function makes a core of its own, brings it into a state, and returns nanoseconds. Time inside the core is an
+argument that this module makes up: one microsecond per cycle.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from aimd._native.core cimport (
+    GRANTED_EVENT, Bounds, Core, Event, ModelSpec, PartitionSpec, core_acquire, core_advance, core_configure,
+    core_free, core_new, core_open, core_release, freeze_begin, freeze_step)
+
+cdef enum:
+    MODELS = 4
+    SLOTS = 16
+    MICROSECOND = 1000
+
+cdef extern from *:
+    const int64_t HOUR "(INT64_C(3600) * 1000 * 1000 * 1000)"
+
+
+cdef inline int64_t clock_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1_000_000_000 + now.tv_nsec
+
+
+cdef inline uint64_t next_random(uint64_t* state) noexcept nogil:
+    """xorshift64*"""
+    cdef uint64_t x = state[0]
+    x ^= x >> 12
+    x ^= x << 25
+    x ^= x >> 27
+    state[0] = x
+    return (x * <uint64_t>0x2545F4914F6CDD1D) >> 11
+
+
+# A core with one partition, and the loop's own memory.
+cdef struct Bench:
+    Core* core
+    uint32_t connection
+    int64_t now
+    uint64_t request
+    uint64_t random
+    uint32_t models
+    bint mixed                  # start_by at random instead of in order of arrival
+    uint64_t running[SLOTS]
+    uint32_t oldest
+
+
+cdef int bench_start(Bench* bench, uint32_t waiting, uint32_t models, bint mixed) noexcept nogil:
+    cdef Bounds bounds
+    cdef PartitionSpec partition
+    cdef ModelSpec specs[64]
+    cdef uint32_t number, klass
+    memset(bench, 0, sizeof(Bench))
+    bench.mixed = mixed
+    bench.models = models
+    bench.random = 88172645463325252
+    bounds.partitions = 1
+    bounds.models = models
+    bounds.requests = 2 * waiting + 4096
+    bounds.leases = 64
+    bounds.connections = 4
+    bounds.requests_per_connection = 0x7FFFFFFF
+    bench.core = core_new(bounds, 1)
+    if bench.core == NULL:
+        return -1
+    memset(specs, 0, sizeof(specs))
+    for number in range(models):
+        specs[number].id = number
+        specs[number].guarantee = 2 if number == 0 else 0
+        specs[number].limit = SLOTS
+        specs[number].weight = number % 5 + 1
+        specs[number].queue_cap = waiting + 1024
+        specs[number].default_class = 1
+        for klass in range(3):
+            specs[number].budget[klass] = HOUR
+    partition.id = 0
+    partition.capacity = SLOTS
+    partition.queue_cap = waiting + 1024
+    partition.lease_max = HOUR
+    partition.orphan_grace = HOUR
+    partition.model_count = models
+    partition.models = specs
+    if core_configure(bench.core, 0, &partition) != 0:
+        return -2
+    bench.connection = <uint32_t>core_open(bench.core, 1, 0)
+    return 0
+
+
+cdef inline void bench_note(Bench* bench) noexcept nogil:
+    """Remember what was granted, in place of the oldest lease."""
+    cdef const Event* event
+    cdef uint64_t number
+    for number in range(bench.core.event_count):
+        event = &bench.core.events[number]
+        if event.kind == GRANTED_EVENT:
+            bench.running[bench.oldest] = event.lease
+            bench.oldest = (bench.oldest + 1) % SLOTS
+
+
+cdef inline void bench_arrive(Bench* bench) noexcept nogil:
+    cdef uint64_t drawn = next_random(&bench.random)
+    cdef int64_t start_by = -1
+    if bench.mixed:
+        start_by = bench.now + HOUR + <int64_t>(drawn >> 16) % HOUR
+    bench.request += 1
+    bench.now += MICROSECOND
+    core_acquire(bench.core, bench.now, bench.connection, bench.request, 0, drawn % bench.models,
+                 (drawn >> 8) % 3, start_by, False)
+    bench_note(bench)
+
+
+cdef inline void bench_release(Bench* bench) noexcept nogil:
+    core_release(bench.core, bench.now, bench.connection, bench.running[bench.oldest], True)
+    bench_note(bench)
+
+
+cdef int bench_fill(Bench* bench, uint32_t waiting) noexcept nogil:
+    """All slots are busy and so many wait; with 0 waiting one slot is free."""
+    while bench.core.waiting < waiting or bench.core.running < SLOTS - (waiting == 0):
+        bench_arrive(bench)
+    if waiting == 0:
+        bench.oldest = 0
+    return 0
+
+
+def bench_cycle(uint64_t n, uint32_t waiting, uint32_t models=MODELS, bint mixed=False):
+    """Nanoseconds per full cycle (acquire, grant, release) with `waiting` requests waiting all the time."""
+    cdef Bench bench
+    cdef uint64_t number
+    cdef int64_t begin = 0
+    cdef int64_t end = 0
+    if not 1 <= models <= 64:
+        raise ValueError(f"{models} models: 1 to 64 are expected")
+    with nogil:
+        if bench_start(&bench, waiting, models, mixed) == 0:
+            bench_fill(&bench, waiting)
+            begin = clock_ns()
+            if waiting == 0:
+                for number in range(n):
+                    bench.oldest = SLOTS - 1
+                    bench_arrive(&bench)
+                    bench.oldest = SLOTS - 1
+                    bench_release(&bench)
+            else:
+                for number in range(n):
+                    bench_release(&bench)
+                    bench_arrive(&bench)
+            end = clock_ns()
+    if bench.core == NULL or bench.core.running < SLOTS - 1:
+        raise MemoryError("no core to measure")
+    core_free(bench.core)
+    return (end - begin) / n
+
+
+def bench_decision(uint32_t n, uint32_t waiting, uint32_t models=MODELS, bint mixed=False):
+    """Sorted nanoseconds from a release to the next grant, measured one by one (a clock call, about 25 ns, included)."""
+    cdef Bench bench
+    cdef int64_t* times = <int64_t*>calloc(n + 1, sizeof(int64_t))
+    cdef uint32_t number
+    cdef int64_t begin
+    if times == NULL:
+        raise MemoryError("no memory for the measurements")
+    with nogil:
+        if bench_start(&bench, waiting, models, mixed) == 0:
+            bench_fill(&bench, waiting)
+            for number in range(n):
+                begin = clock_ns()
+                core_release(bench.core, bench.now, bench.connection, bench.running[bench.oldest], True)
+                times[number] = clock_ns() - begin
+                bench_note(&bench)
+                bench_arrive(&bench)
+    found = sorted([times[number] for number in range(n)])
+    free(times)
+    core_free(bench.core)
+    return found
+
+
+def bench_expiry(uint32_t waiting, double fraction):
+    """(nanoseconds, number): this fraction of `waiting` requests expires in one call; others wait for long."""
+    cdef Bench bench
+    cdef uint32_t number
+    cdef int64_t begin = 0
+    cdef int64_t end = 0
+    cdef int64_t start_by
+    cdef uint32_t expiring = <uint32_t>(waiting * fraction)
+    cdef uint64_t done = 0
+    with nogil:
+        if bench_start(&bench, waiting, MODELS, False) == 0:
+            bench_fill(&bench, 1)
+            for number in range(waiting):
+                bench.request += 1
+                bench.now += MICROSECOND
+                # The due ones are spread over all arrivals and over 100 ms.
+                start_by = HOUR
+                if <uint64_t>number * expiring // waiting != (<uint64_t>number + 1) * expiring // waiting:
+                    start_by = HOUR // 2 + <int64_t>number * MICROSECOND % (100 * 1000 * MICROSECOND)
+                core_acquire(bench.core, bench.now, bench.connection, bench.request, 0, number % MODELS, number % 3,
+                             start_by, False)
+            begin = clock_ns()
+            core_advance(bench.core, HOUR // 2 + 200 * 1000 * MICROSECOND)
+            end = clock_ns()
+            done = bench.core.event_count
+    core_free(bench.core)
+    return end - begin, done
+
+
+def bench_snapshot(uint32_t models, uint32_t rounds):
+    """(begin, longest step, whole) in nanoseconds: how long a snapshot keeps others out of the core at a time."""
+    cdef Bench bench
+    cdef uint32_t number
+    cdef int64_t begin, start
+    cdef int64_t longest_begin = 0
+    cdef int64_t longest_step = 0
+    cdef int64_t whole = 0
+    cdef bint more = True
+    cdef list steps = []
+    if bench_start(&bench, 1000, models, False) == 0:
+        bench_fill(&bench, 1000)
+        for number in range(rounds):
+            for _ in range(1000):
+                bench_release(&bench)
+                bench_arrive(&bench)
+            begin = clock_ns()
+            freeze_begin(bench.core)
+            longest_begin = max(longest_begin, clock_ns() - begin)
+            more = True
+            while more:
+                start = clock_ns()
+                more = freeze_step(bench.core, 4)
+                steps.append(clock_ns() - start)
+                bench_release(&bench)
+                bench_arrive(&bench)
+            whole = max(whole, clock_ns() - begin)
+    core_free(bench.core)
+    steps.sort()
+    longest_step = steps[len(steps) * 99 // 100]
+    return longest_begin, longest_step, whole
