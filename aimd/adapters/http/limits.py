@@ -22,7 +22,8 @@ class Limits:
         per_account: those of one uid, or of one pod.
         accepts: how many connections are taken before other work gets its turn.
         backlog: connections that the kernel holds meanwhile.
-        retry_seconds: pause when there are no file descriptors.
+        turned_away: connections that were refused and are kept for a moment, so that their clients see why.
+        retry_seconds: that moment, and the pause when there are no file descriptors.
     """
 
     body_bytes: int = 64 * 1024
@@ -39,4 +40,5 @@ class Limits:
     per_account: int = 64
     accepts: int = 8
     backlog: int = 1024
+    turned_away: int = 64
     retry_seconds: float = 0.25

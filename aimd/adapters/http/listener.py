@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,7 @@ class Listener:
         self._tasks: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._told = False
+        self._turned_away: deque[socket.socket] = deque()
 
     def start(self) -> None:
         """Begin, or go on after a pause."""
@@ -72,6 +74,8 @@ class Listener:
             self._pause.cancel()
         self._loop.remove_reader(self._socket)
         self._socket.close()
+        while self._turned_away:
+            self._turned_away.popleft().close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _accept(self) -> None:
@@ -102,7 +106,7 @@ class Listener:
             peer = peer_of(accepted)
             self._admission.make_room(peer)
         except HttpError as error:
-            _turn_away(accepted, error)
+            self._turn_away(accepted, error)
             return
         except OSError:  # it has gone already
             accepted.close()
@@ -113,17 +117,24 @@ class Listener:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _turn_away(self, accepted: socket.socket, error: HttpError) -> None:
+        """Answer what was not asked yet, and listen to the question: a closed socket would break its client's pipe."""
+        with contextlib.suppress(OSError):
+            accepted.send(raw_response(error))
+            accepted.shutdown(socket.SHUT_WR)
+        if len(self._turned_away) == self._limits.turned_away:
+            self._turned_away.popleft().close()
+        self._turned_away.append(accepted)
+        self._loop.call_later(self._limits.retry_seconds, self._close_turned_away, accepted)
+
+    def _close_turned_away(self, connection: socket.socket) -> None:
+        with contextlib.suppress(ValueError):  # others came meanwhile
+            self._turned_away.remove(connection)
+        connection.close()
+
     async def _serve(self, accepted: socket.socket, connection: Connection) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: connection, accepted)
         except OSError:
             self._admission.forget(connection)
             accepted.close()
-
-
-def _turn_away(accepted: socket.socket, error: HttpError) -> None:
-    """Answer what was asked, or will be, without reading it; the kernel's buffers take as much as this."""
-    with contextlib.suppress(OSError):
-        accepted.send(raw_response(error))
-        accepted.recv(65536)  # unread bytes would make the close a reset
-    accepted.close()
