@@ -77,7 +77,7 @@ def _switches(spec: ClaimSpec, observed: Observed, occupancy: Occupancy, here: l
     options.sort(key=lambda option: (-option.gain, option.against_wish))  # stable: then the order of the node
     missing = spec.replicas - sum(room.holds(spec) for room in here)
     fewest = _largest(options, missing)
-    for option in options if not any(room.preferred(spec) and room.holds(spec) for room in here) else ():
+    for option in options:
         if any(room.preferred(spec) and room.holds(spec) for room in option.rooms):
             others = [other for other in options if other is not option]
             rest = _largest(others, missing - option.gain)
