@@ -1,6 +1,6 @@
 """Placement: nothing is over-committed, nobody is switched away, nothing is refused that fits, and what is planned comes.
 
-All cases of the small nodes: python -m pytest tests/property/test_placement.py -m campaign
+All cases of the small nodes: python -m pytest tests/property/test_placement_properties.py -m campaign
 """
 
 from __future__ import annotations
