@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -134,12 +135,12 @@ class _UnixConnection(http.client.HTTPConnection):
     def open(self) -> socket.socket:
         """Connect; the errors tell apart who has to act: the starter of the daemon or the owner of the socket."""
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connected.settimeout(self._timeout_seconds)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._timeout_seconds))
         try:
             connected.connect(self._socket_path)
-        except TimeoutError:
+        except BlockingIOError as cause:
             connected.close()
-            raise
+            raise TimeoutError from cause
         except PermissionError as cause:
             connected.close()
             raise DeniedError(
@@ -153,8 +154,14 @@ class _UnixConnection(http.client.HTTPConnection):
                 hint="start the daemon, or name its socket by --socket PATH or AIMD_SOCKET "
                 "(the system's daemon: /run/aimd/aimd.sock)",
             ) from cause
+        connected.settimeout(self._timeout_seconds)
         self.sock = connected
         return connected
+
+
+def _timeval(seconds: float) -> bytes:
+    """For SO_SNDTIMEO: with it the kernel waits while a daemon under load has a full backlog. settimeout would fail."""
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def _document(raw: bytes) -> dict[str, Any]:

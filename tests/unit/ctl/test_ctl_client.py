@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,39 @@ def test_no_listener(socket_path: Path) -> None:
 def test_no_socket_but_a_file(socket_path: Path) -> None:
     socket_path.write_text("x")
     one_sentence(run(socket_path, "get", "gpus"), 3)
+
+
+@pytest.fixture
+def crowded(socket_path: Path) -> Iterator[socket.socket]:
+    """A listener whose backlog is full."""
+    with socket.socket(socket.AF_UNIX) as listening, ExitStack() as others:
+        listening.bind(str(socket_path))
+        listening.listen(1)
+        for _ in range(2):
+            waiting = others.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.connect(str(socket_path))
+        yield listening
+
+
+def test_a_full_backlog_is_waited_for(crowded: socket.socket, socket_path: Path) -> None:
+    def serve() -> None:
+        time.sleep(0.1)
+        for _ in range(3):
+            accepted, _address = crowded.accept()
+        with accepted:
+            accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    server = threading.Thread(target=serve)
+    server.start()
+    assert ApiClient(str(socket_path), 5).get("/v1/version") == {}
+    server.join()
+
+
+def test_a_backlog_that_stays_full(crowded: socket.socket, socket_path: Path) -> None:
+    began = time.monotonic()
+    error = one_sentence(run(socket_path, "--timeout", "0.3", "get", "gpus"), 7)
+    assert "did not answer within 0.3 s" in error
+    assert 0.3 <= time.monotonic() - began < 3
 
 
 def test_a_path_too_long_for_a_socket() -> None:
