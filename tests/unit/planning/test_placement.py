@@ -163,6 +163,12 @@ def test_as_few_gpus_as_possible() -> None:
     assert switches(result) == [(1, "CPX")], "4 + 1 + 1 are there, 7 more come from one switch"
 
 
+def test_all_replicas_go_to_the_partitions_of_the_new_mode() -> None:
+    """Nine of 20 GB fit the whole GPU and not its eighths; the eighths are gone then."""
+    result = place("m", spec(20, replicas=9), observed(gpu(0, "CPX/NPS1")), Occupancy())
+    assert (set(found(result)), switches(result)) == ({"0/0"}, [(0, "SPX")])
+
+
 def test_the_preferred_gpu_among_those_that_could_be_switched() -> None:
     node = observed(gpu(0, "SPX/NPS1"), gpu(1, "SPX/NPS1"), gpu(2, "SPX/NPS1"))
     result = place("m", spec(24, "CPX", preferred=(ADDRESSES[1], 6)), node, Occupancy())
