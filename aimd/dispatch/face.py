@@ -32,8 +32,10 @@ the clock.
   `max(v, V)` is served, then the least `(start_by, seq)` of their heads in that class.
 * The head of (model, class) by `(start_by, seq)` is granted.
 * *Credit* among the classes `lanes`: LOW if it is there and waited >= 15; else MEDIUM if it is there and waited >= 7;
-  else the highest. The chosen class's counter becomes 0 and those of the other classes in `lanes` grow by 1. A
-  class's counter is 0 whenever it has no entry left (in the partition, respectively in the model; entries of
+  else LOW if it is there, waited >= 14 and MEDIUM waited >= 8; else the highest. (The third case is for a MEDIUM that
+  was passed over for LOW while both were due, and then had no eligible model for a while: without it LOW could be due
+  again whenever MEDIUM comes back.) The chosen class's counter becomes 0 and those of the other classes in `lanes` grow
+  by 1. A class's counter is 0 whenever it has no entry left (in the partition, respectively in the model; entries of
   models at their limit count).
 * *Tags*: v per (model, class), V per (partition, class), all 0 at first, moved by excess grants only:
   `v = max(v, V); V = v; v += step`, where the step is `2**32 / weight` with the remainder carried to the next step:

@@ -53,6 +53,8 @@ class Rule:
             chosen = Class.LOW
         elif Class.MEDIUM in lanes and waited[Class.MEDIUM] >= MEDIUM_CREDIT:
             chosen = Class.MEDIUM
+        elif Class.LOW in lanes and waited[Class.LOW] == LOW_CREDIT - 1 and waited[Class.MEDIUM] > MEDIUM_CREDIT:
+            chosen = Class.LOW  # MEDIUM, passed over while due, must not find LOW due when it comes back
         for klass in lanes:
             waited[klass] = 0 if klass == chosen else waited[klass] + 1
         return chosen

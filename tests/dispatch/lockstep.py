@@ -185,7 +185,9 @@ class Lockstep:
     def move_disconnect(self, now, index, alive):
         if self.connections:
             connection = self.connections[index % len(self.connections)]
-            self.call("disconnect", now, connection, alive, prepare=lambda: self.monitor.closed([connection]))
+            self.call(
+                "disconnect", now, connection, alive, prepare=lambda: self.monitor.closed([connection], alive=alive)
+            )
 
     def move_exited(self, now, index):
         known = [process for process, _ in self.monitor.connections.values()]

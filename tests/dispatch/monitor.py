@@ -113,6 +113,7 @@ class Monitor:
         self.unrouted = Counter()
         self.closing = set()  # connections that end in this call
         self.dead = None  # the process that ends in this call
+        self.alive = False  # whether the process of a connection that ends in this call goes on
         self.cancelling = None  # the entry that is cancelled in this call
 
     # What was called.
@@ -211,9 +212,9 @@ class Monitor:
             if place.removed and not place.cells:
                 del self.places[name]
 
-    def closed(self, connections, process=None):
+    def closed(self, connections, process=None, alive=False):
         """These connections end with this call; with a process: because it ended."""
-        self.closing, self.dead = set(connections), process
+        self.closing, self.dead, self.alive = set(connections), process, alive
         for connection in self.closing:
             del self.connections[connection]
 
@@ -281,7 +282,9 @@ class Monitor:
         assert cell is min(below, key=urgency), "guarantees: another model comes first"
 
     def check_credit(self, classes, waited, klass):
-        turn = next((lane for lane in (2, 1) if lane in classes and waited[lane] >= CREDITS[lane]), classes[0])
+        due = (lane for lane in (2, 1) if lane in classes and waited[lane] >= CREDITS[lane])
+        early = 2 in classes and waited[2] == 14 and waited[1] == 8  # see the contract
+        turn = next(due, 2 if early else classes[0])
         for lane in classes:
             waited[lane] = 0 if lane == klass else waited[lane] + 1
         assert waited[2] <= 15, "T4: LOW passed over more than 15 times"
@@ -354,9 +357,13 @@ class Monitor:
         newest = max((other for other in loose if other.klass == lowest and other.model == model), key=lambda o: o.seq)
         assert wait is newest, "admission: shed not the newest of the model with the most"
 
+    def running(self, lease):
+        assert lease in self.runs, "leases: an event of one that has ended"
+        return self.runs[lease]
+
     def end_lease(self, lease, end):
-        assert lease in self.runs, "leases: ended twice"
-        run = self.runs.pop(lease)
+        run = self.running(lease)
+        del self.runs[lease]
         cell = self.places[run.partition].cells[run.model]
         cell.run -= 1
         cell.ends[run.klass, end] += 1
@@ -374,7 +381,7 @@ class Monitor:
         assert due or run.connection in self.closing or run.process == self.dead, "leases: lost too early"
 
     def on_renewed(self, lease, deadline):
-        run = self.runs[lease]
+        run = self.running(lease)
         assert not self.reclaims(run), "leases: renewed against a reclaim"
         assert deadline == self.now + self.places[run.partition].config.lease_max_ns
         run.deadline = deadline
@@ -385,12 +392,14 @@ class Monitor:
         return starved and cells[run.model].run > cells[run.model].config.guarantee
 
     def on_orphaned(self, lease, lost_at):
-        run = self.runs[lease]
+        run = self.running(lease)
+        assert self.alive, "leases: the orphan of a dead process"
+        assert run.connection in self.closing, "leases: an orphan with a connection"
         assert lost_at == self.now + self.places[run.partition].config.orphan_grace_ns
         run.connection, run.lost_at = None, lost_at
 
     def on_adopted(self, connection, lease):
-        run = self.runs[lease]
+        run = self.running(lease)
         assert run.process == self.connections[connection][0], "leases: adopted by another process"
         run.connection, run.lost_at = connection, None
 
@@ -406,7 +415,7 @@ class Monitor:
     def settled(self):
         if self.dead is not None:
             assert all(run.process != self.dead for run in self.runs.values()), "leases: leaked by a process"
-        self.closing, self.dead, self.cancelling = set(), None, None
+        self.closing, self.dead, self.alive, self.cancelling = set(), None, False, None
         assert all(wait.start_by > self.now for wait in self.waits.values()), "T6: an entry outlived start_by"
         for run in self.runs.values():
             assert run.deadline > self.now, "leases: one outlived its deadline"

@@ -9,7 +9,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from aimd.dispatch.reference import Reference
 from tests.dispatch.machine import machine
-from tests.dispatch.player import play, play_saturated
+from tests.dispatch.player import LIVES
 
 
 def run(examples, steps, *factories):
@@ -34,7 +34,7 @@ def test_reference_keeps_its_promises_for_long():
     run(5000, 400, Reference, Reference)
 
 
-@pytest.mark.parametrize("life", [play, play_saturated])
+@pytest.mark.parametrize("life", LIVES)
 def test_reference_keeps_its_promises_in_seeded_lives(life):
     for seed in range(100):
         life([Reference, Reference], seed, 200)
@@ -42,7 +42,7 @@ def test_reference_keeps_its_promises_in_seeded_lives(life):
 
 @pytest.mark.campaign
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("life", [play, play_saturated])
+@pytest.mark.parametrize("life", LIVES)
 def test_reference_keeps_its_promises_in_many_seeded_lives(life):
     for seed in range(1000, 6000):
         life([Reference, Reference], seed, 400)
