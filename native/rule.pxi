@@ -68,6 +68,8 @@ cdef inline uint32_t credit(uint32_t lanes, uint32_t* waited) noexcept nogil:
         chosen = 2
     elif (lanes >> 1) & 1 and waited[1] >= MEDIUM_CREDIT:
         chosen = 1
+    elif (lanes >> 2) & 1 and waited[2] == LOW_CREDIT - 1 and waited[1] > MEDIUM_CREDIT:
+        chosen = 2  # MEDIUM, passed over while due, must not find LOW due when it comes back
     else:
         chosen = lowest_bit(lanes)
     for klass in range(CLASSES):
