@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from aimd.dispatch.core import NativeCore
 from aimd.dispatch.reference import Reference
 from tests.dispatch.machine import machine
-from tests.dispatch.player import play, play_saturated
+from tests.dispatch.player import LIVES
 
 CALLS = (
     "configure",
@@ -68,7 +68,7 @@ def test_random_lives():
     run(200, 200, Reference, CheckedCore)
 
 
-@pytest.mark.parametrize("life", [play, play_saturated])
+@pytest.mark.parametrize("life", LIVES)
 def test_seeded_lives(life):
     for seed in range(60):
         life([Reference, CheckedCore, HighTags], seed, 200)
@@ -82,7 +82,7 @@ def test_random_lives_for_long():
 
 @pytest.mark.campaign
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("life", [play, play_saturated])
+@pytest.mark.parametrize("life", LIVES)
 def test_many_seeded_lives(life):
     for seed in range(1000, 4000):
         life([Reference, CheckedCore, HighTags], seed, 400)
