@@ -70,6 +70,8 @@ def report(error: AimdError) -> None:
         click.echo(refusal_lines(error.refusals), err=True, nl=False)
         for blocker in error.blockers:
             click.echo(f"blocked by: {blocker_line(blocker)}", err=True)
+        if error.hint in [refusal["hint"] for refusal in error.refusals]:
+            return  # it stands below the wish that it is about
     if error.hint:
         click.echo(f"hint: {shown(error.hint)}", err=True)
 

@@ -25,6 +25,7 @@ WIDTHS = {
     "TIME": 20,
     "SUBJECT": 12,
     "KIND": 24,
+    "QOS": 6,
     "NAME": 12,
     "STATE": 19,
     "PLACES": 12,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from aimd.protocol.messages import BlockerMessage, ProblemMessage
@@ -162,6 +163,16 @@ def test_a_refused_change_names_reasons_and_processes(aimctl, world: World) -> N
         "blocked by: pid 4711 (python3 serve.py) holds gpu1\n"
         "blocked by: pid 9 (-) holds gpu1\n"
     )
+
+
+def test_a_hint_stands_once_below_the_wish_that_it_is_about(aimctl, world: World) -> None:
+    problem = ProblemMessage(
+        title="No", status=422, detail="no", code="c", hint=samples.refusal().hint, refusals=[samples.refusal()]
+    )
+    world.overrides["PUT /v1/plans/x"] = problem
+    assert aimctl("set-mode", *WISH, "--name", "x").stderr.count("hint: ") == 1
+    world.overrides["PUT /v1/plans/x"] = msgspec.structs.replace(problem, hint="try later")
+    assert aimctl("set-mode", *WISH, "--name", "x").stderr.endswith("hint: try later\n")
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, 2), (403, 4), (409, 5)])
