@@ -73,7 +73,9 @@ class ControlLoop:
         return self._snapshot
 
     async def plan(self, wishes: Sequence[tuple[str, PartitionMode]], *, drain: bool = False) -> Plan:
-        return self._reconciler.plan(tuple(wishes), drain=drain)
+        seen = await self._executor.perform(fx.ListHolders(token=0))  # a poll may be seconds ago
+        holders = seen.holders if isinstance(seen, fx.HoldersSeen) else None
+        return self._reconciler.plan(tuple(wishes), drain=drain, holders=holders)
 
     async def submit(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 
 from aimd.domain.claim import Claim
 from aimd.domain.event import Event as NodeEvent
+from aimd.domain.gpu import Holder
 from aimd.domain.ledger import LedgerWrite
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
@@ -32,6 +33,7 @@ from aimd.planning.view import wished_by_layout
 from aimd.planning.wishes import OpenWishes, kept_wishes
 
 Effects = tuple[fx.Effect, ...]
+Holders = tuple[Holder, ...]
 
 
 class Reconciler:
@@ -83,13 +85,16 @@ class Reconciler:
             return ()
         return self._progress(self._handled(self._transaction, event, now), now)
 
-    def plan(self, wishes: tuple[tuple[str, PartitionMode], ...], *, drain: bool = False) -> Plan:
+    def plan(
+        self, wishes: tuple[tuple[str, PartitionMode], ...], *, drain: bool = False, holders: Holders | None = None
+    ) -> Plan:
         """What a change would do now; without `drain`, GPUs with assignments are refused.
 
-        Raises:
-            UnreachableError: before the first scan.
+        `holders` are the KFD clients as just seen, else those of the last poll. Raises UnreachableError before the
+        first scan.
         """
-        planned = plan(Desired(dict(wishes), self._policy.allow_memory_mode_change), self._node.planning_view)
+        view = self._node.planning_view if holders is None else replace(self._node.planning_view, holders=holders)
+        planned = plan(Desired(dict(wishes), self._policy.allow_memory_mode_change), view)
         if drain:
             return planned
         in_use = [refusal for step in planned.steps if (refusal := self._desk.in_use(step.gpus)) is not None]
