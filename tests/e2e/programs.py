@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import signal
@@ -11,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from tests.integration.unix_http import ask
 
 ROOT = Path(__file__).parents[2]
 AIMD = (sys.executable, "-m", "aimd")
@@ -85,10 +86,10 @@ class Daemon:
         return self._run(*AIMD, *arguments)
 
     def get(self, *what: str) -> Any:
-        """`aimctl get ... -o json`, decoded."""
-        result = self.aimctl("get", *what, "-o", "json")
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
+        """An answer of the API, asked without aimctl, which takes its time to start."""
+        answer = ask(self.socket, "/v1/" + "/".join(what))
+        assert answer.status == 200, answer
+        return answer.json
 
     def modes(self) -> list[str]:
         return [f"{gpu['compute_mode']}/{gpu['memory_mode']}" for gpu in self.get("gpus")["gpus"]]
