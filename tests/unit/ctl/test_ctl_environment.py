@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,28 @@ def test_a_partition_that_is_not_there(node: SimulatedNode, tmp_path: Path) -> N
     assert missing.value.code == "partition_missing"
     with pytest.raises(ConflictError):
         variables(answer("0000:99:00.0/0", None))
+
+
+def test_a_reading_that_was_overtaken_by_a_switch_is_taken_again(node: SimulatedNode, tmp_path: Path) -> None:
+    """A FIFO in the place of a node's properties: whoever reads them waits until the switch is over."""
+    before = copied_topology(node, tmp_path / "before")
+    node.write(f"bus/pci/drivers/amdgpu/{GPU0}/current_compute_partition", b"DPX")
+    after = copied_topology(node, tmp_path / "after")
+    last = max((before / TOPOLOGY / "nodes").iterdir(), key=lambda folder: int(folder.name)) / "properties"
+    old = last.read_text()
+    last.unlink()
+    os.mkfifo(last)
+
+    def switch() -> None:
+        with last.open("w") as pipe:
+            (before / TOPOLOGY).rename(tmp_path / "gone")
+            (after / TOPOLOGY).rename(before / TOPOLOGY)
+            pipe.write(old)
+
+    switching = threading.Thread(target=switch)
+    switching.start()
+    assert visible_partitions(str(before)) == ([f"{GPU1}/0", f"{GPU0}/0", f"{GPU0}/1"], 0)
+    switching.join()
 
 
 def test_no_topology(tmp_path: Path) -> None:
