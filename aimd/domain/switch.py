@@ -63,8 +63,8 @@ class ModeChange:
 
     Attributes:
         name: chosen by the client; the same name with the same wishes is the same request.
-        origin: "client", "layout" (configuration) or "wish" (a wish carried out later, when the GPU became idle).
-        requester_uid: uid of the peer, None for the daemon itself.
+        origin: "client", "claim" (it makes room for one) or "wish" (carried out later, when the GPU became idle).
+        requester_uid: uid of the peer or of the claim's owner, None for the daemon itself.
         created_at: seconds since the epoch, for people.
         wait_seconds: budget of each step for draining, waiting and retrying.
     """

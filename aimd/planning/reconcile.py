@@ -238,7 +238,7 @@ class Reconciler:
             boot_id=self._boot_id,
             created_at=now.wall,
             wait_seconds=wait,
-            requester_uid=event.uid if origin == "client" else None,
+            requester_uid=event.uid if origin != "wish" else None,
         )
 
     def _keep(

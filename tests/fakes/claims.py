@@ -56,8 +56,10 @@ def broken_promises(snapshot: NodeSnapshot, slots: int = 16) -> list[str]:
         if (claim.state is ClaimState.PENDING) != bool(claim.reason and claim.message):
             found.append(f"{claim.name} is {claim.state} with reason {claim.reason}: {claim.message}")
         for assignment in claim.assignments:
-            if _to_come(claim, assignment, snapshot):
-                continue
+            if claim.state is ClaimState.SWITCHING and (
+                _to_come(claim, assignment, snapshot) or epochs.get(assignment.gpu) != assignment.mode_epoch
+            ):
+                continue  # what it has lost meanwhile is told when its mode change has ended
             there[assignment.place].append(assignment)
             found += _misplaced(claim, assignment, sizes, epochs, modes)
     for place, assignments in there.items():
