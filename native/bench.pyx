@@ -11,13 +11,17 @@ from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from aimd._native.core cimport (
-    GRANTED_EVENT, Bounds, Core, Event, ModelSpec, PartitionSpec, core_acquire, core_advance, core_configure,
-    core_free, core_new, core_open, core_release, freeze_begin, freeze_step)
+    GRANTED_EVENT, Bounds, Core, Event, Lease, ModelSpec, PartitionSpec, core_acquire, core_adopt, core_advance,
+    core_cancel, core_configure, core_disconnect, core_drain, core_exited, core_free, core_new, core_open,
+    core_release, core_remove, core_renew, freeze_begin, freeze_step)
 
 cdef enum:
     MODELS = 4
     SLOTS = 16
     MICROSECOND = 1000
+    LIFE_CONNECTIONS = 16
+    LIFE_MODELS = 8
+    LIFE_PARTITIONS = 4
 
 cdef extern from *:
     const int64_t HOUR "(INT64_C(3600) * 1000 * 1000 * 1000)"
@@ -242,3 +246,110 @@ def bench_snapshot(uint32_t models, uint32_t rounds):
     steps.sort()
     longest_step = steps[len(steps) * 99 // 100]
     return longest_begin, longest_step, whole
+
+
+cdef void life_configure(Core* core, int64_t now, uint64_t drawn) noexcept nogil:
+    """A partition of a random size with random models; the core may refuse it."""
+    cdef PartitionSpec partition
+    cdef ModelSpec specs[LIFE_MODELS]
+    cdef uint32_t number, klass
+    partition.id = drawn % LIFE_PARTITIONS
+    partition.capacity = 1 + (drawn >> 4) % 24
+    partition.queue_cap = 1 << ((drawn >> 9) % 10)
+    partition.lease_max = 1 + (<int64_t>1 << ((drawn >> 13) % 24 + 8))
+    partition.orphan_grace = 1 + (<int64_t>1 << ((drawn >> 18) % 20))
+    partition.model_count = 1 + (drawn >> 23) % (LIFE_MODELS - 1)
+    partition.models = specs
+    for number in range(partition.model_count):
+        specs[number].id = number
+        specs[number].guarantee = partition.capacity // partition.model_count if (drawn >> number) & 1 else 0
+        specs[number].limit = partition.capacity - (drawn >> (number + 3)) % 2 * (partition.capacity // 2)
+        if specs[number].limit < specs[number].guarantee:
+            specs[number].limit = specs[number].guarantee
+        specs[number].weight = 1 + (drawn >> (number + 11)) % 1000
+        specs[number].queue_cap = 1 << ((drawn >> (number + 5)) % 11)
+        specs[number].default_class = (drawn >> (number + 7)) % 3
+        specs[number].latency_target = 1 << 20
+        for klass in range(3):
+            specs[number].budget[klass] = 1 + (<int64_t>1 << ((drawn >> (number + klass)) % 30))
+    core_configure(core, now, &partition)
+
+
+cdef void life_step(Core* core, int64_t now, uint64_t drawn, uint64_t number) noexcept nogil:
+    """One random call, of the wrong ones, too."""
+    cdef uint32_t move = drawn & 127
+    cdef uint32_t connection = (drawn >> 7) % LIFE_CONNECTIONS
+    cdef uint32_t slot = (drawn >> 11) % 16 if drawn >> 60 & 3 else (drawn >> 11) % core.bounds.leases
+    cdef const Lease* lease = &core.leases[slot]        # low slots are rarely free
+    if move < 60:
+        core_acquire(core, now, connection, number, (drawn >> 19) % LIFE_PARTITIONS, (drawn >> 21) % LIFE_MODELS & (drawn >> 16),
+                     <int>((drawn >> 24) % 4) - 1,
+                     now + (<int64_t>(drawn >> 26) & ((1 << ((drawn >> 30) % 24)) - 1)) if drawn >> 50 & 1 else -1,
+                     (drawn >> 51) % 16 == 0)
+    elif move < 90:
+        core_release(core, now, connection if (drawn >> 40 & 7) == 0 or lease.connection >= LIFE_CONNECTIONS
+                     else lease.connection, lease.id, (drawn >> 41 & 7) != 0)
+    elif move < 105:
+        core_cancel(core, now, connection, number - (drawn >> 12) % 4096)
+    elif move < 112:
+        core_renew(core, now, connection, lease.id)
+    elif move < 115:
+        core_adopt(core, now, connection, lease.id)
+    elif move < 121:
+        core_advance(core, now)
+    elif move < 124:
+        core_open(core, <int64_t>(drawn >> 12) % 8, (drawn >> 16) % 8 == 0)
+    elif drawn >> 11 & 31:
+        core_advance(core, now)
+    elif move == 124:
+        core_disconnect(core, now, connection, drawn >> 16 & 1)
+    elif move == 125:
+        core_exited(core, now, <int64_t>(drawn >> 12) % 8)
+    elif move == 126:
+        life_configure(core, now, drawn >> 12)
+    elif drawn >> 21 & 7:
+        core_drain(core, now, (drawn >> 19) % LIFE_PARTITIONS, (drawn >> 17 & 3) == 0)
+    else:
+        core_remove(core, now, (drawn >> 19) % LIFE_PARTITIONS)
+
+
+def bench_life(uint64_t n, uint64_t seed=1, uint32_t requests=2500):
+    """A random life of `n` calls of all kinds; events by kind. Raises AssertionError where T1 or T7 do not hold."""
+    cdef Bounds bounds
+    cdef Core* core
+    cdef uint64_t random = seed * 2654435761 + 88172645463325252
+    cdef uint64_t number, drawn, event
+    cdef uint64_t kinds[10]
+    cdef int64_t now = 0
+    cdef bint broken = False
+    memset(kinds, 0, sizeof(kinds))
+    bounds.partitions = LIFE_PARTITIONS
+    bounds.models = LIFE_PARTITIONS * LIFE_MODELS
+    bounds.requests = requests
+    bounds.leases = 128
+    bounds.connections = LIFE_CONNECTIONS
+    bounds.requests_per_connection = requests // 4
+    core = core_new(bounds, 1)
+    if core == NULL:
+        raise MemoryError("no core to measure")
+    with nogil:
+        for number in range(LIFE_PARTITIONS):
+            life_configure(core, 0, next_random(&random))
+        for number in range(n):
+            drawn = next_random(&random) ^ (next_random(&random) << 32)
+            if drawn >> 52 & 3 == 0:
+                now += <int64_t>(next_random(&random) & ((<uint64_t>1 << (drawn >> 54 & 15)) - 1))
+            life_step(core, now, drawn, number)
+            for event in range(core.event_count):
+                kinds[core.events[event].kind] += 1
+            if number % 4096 == 0:
+                freeze_begin(core)
+            elif number % 4096 < 2048:
+                freeze_step(core, 2)
+            broken = broken or core.waiting > requests or core.running > bounds.leases
+    counts = [kinds[event] for event in range(10)]
+    assert not broken, "T1"
+    # Each lease that began has ended or runs.
+    assert counts[1] == counts[3] + counts[4] + counts[5] + core.running, f"T7: {counts}, {core.running} running"
+    core_free(core)
+    return counts

@@ -19,7 +19,6 @@ cdef void due(Core* core) noexcept nogil:
 
 cdef inline void pass_time(Core* core, int64_t now) noexcept nogil:
     core.now = now
-    core.event_count = 0
     if now >= core.lease_ends.next or now >= core.expiry.next:
         due(core)
 
@@ -29,6 +28,7 @@ cdef inline bint is_open(const Core* core, uint32_t connection) noexcept nogil:
 
 
 cdef int core_advance(Core* core, int64_t now) noexcept nogil:
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     pass_time(core, now)
@@ -44,6 +44,7 @@ cdef int core_acquire(Core* core, int64_t now, uint32_t connection, int64_t requ
     cdef uint32_t place, index
     cdef int outcome
     cdef Event* event
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     if not is_open(core, connection):
@@ -99,6 +100,7 @@ cdef inline uint32_t owned(Core* core, uint32_t connection, uint64_t lease) noex
 
 cdef int core_release(Core* core, int64_t now, uint32_t connection, uint64_t lease, bint ok) noexcept nogil:
     cdef uint32_t slot
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     if not is_open(core, connection):
@@ -116,6 +118,7 @@ cdef int core_renew(Core* core, int64_t now, uint32_t connection, uint64_t lease
     cdef const Model* model
     cdef const Partition* partition
     cdef Event* event
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     if not is_open(core, connection):
@@ -140,6 +143,7 @@ cdef int core_renew(Core* core, int64_t now, uint32_t connection, uint64_t lease
 
 cdef int core_cancel(Core* core, int64_t now, uint32_t connection, uint64_t request) noexcept nogil:
     cdef uint32_t index
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     if not is_open(core, connection):
@@ -156,6 +160,7 @@ cdef int core_cancel(Core* core, int64_t now, uint32_t connection, uint64_t requ
 cdef int core_adopt(Core* core, int64_t now, uint32_t connection, uint64_t lease) noexcept nogil:
     cdef uint32_t slot
     cdef Event* event
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     if not is_open(core, connection):
@@ -180,6 +185,7 @@ cdef int64_t core_open(Core* core, int64_t process, int highest) noexcept nogil:
     cdef uint32_t connection = numbers_take(&core.free_connections)
     cdef uint32_t known
     cdef Connection* peer
+    core.event_count = 0
     if connection == NONE:
         return FULL
     known = process_enter(core, process)
@@ -231,6 +237,7 @@ cdef void orphan(Core* core, uint32_t slot) noexcept nogil:
 
 cdef int core_disconnect(Core* core, int64_t now, uint32_t connection, bint alive) noexcept nogil:
     cdef uint32_t slot
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     if not is_open(core, connection):
@@ -251,6 +258,7 @@ cdef int core_disconnect(Core* core, int64_t now, uint32_t connection, bint aliv
 
 cdef int core_exited(Core* core, int64_t now, int64_t process) noexcept nogil:
     cdef uint32_t known
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     pass_time(core, now)

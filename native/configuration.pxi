@@ -212,6 +212,7 @@ cdef int core_configure(Core* core, int64_t now, const PartitionSpec* spec) noex
     cdef uint32_t place, index, number
     cdef Partition* partition
     cdef int trouble
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     trouble = check_bounds(core, spec)
@@ -262,6 +263,7 @@ cdef uint32_t present(const Core* core, uint32_t partition) noexcept nogil:
 
 cdef int core_remove(Core* core, int64_t now, uint32_t partition) noexcept nogil:
     cdef uint32_t place, index
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     place = present(core, partition)
@@ -282,6 +284,7 @@ cdef int core_remove(Core* core, int64_t now, uint32_t partition) noexcept nogil
 
 cdef int core_drain(Core* core, int64_t now, uint32_t partition, bint draining) noexcept nogil:
     cdef uint32_t place
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     place = present(core, partition)
@@ -298,6 +301,7 @@ cdef int core_restore(Core* core, int64_t now, const LeaseSpec* specs, uint32_t 
     cdef const LeaseSpec* spec
     cdef Lease* lease
     cdef Counters* counters
+    core.event_count = 0
     if now < core.now:
         return BAD_TIME
     pass_time(core, now)

@@ -1,10 +1,23 @@
-# All memory of a core in one piece: laid out twice by the same function, once to count and once for good. It comes
-# zeroed from the system and is touched only when used, so that large bounds cost address space and no memory.
+# All memory of a core in one piece: laid out twice by the same function, once to count and once for good. It is mapped,
+# not allocated: it comes zeroed from the system and is touched only when used, so that large bounds cost address space
+# and no memory.
+
+cdef extern from "sys/mman.h":
+    const int MAP_NORESERVE
+
+# Cuts pieces from a mapping; while `counting` there is none, and `at` begins at 0.
+cdef struct Carver:
+    char* at
+    bint counting
 
 
-cdef inline char* carve(char** at, uint64_t size) noexcept nogil:
-    cdef char* piece = at[0]
-    at[0] = piece + (size + 63) // 64 * 64
+cdef inline char* carve(Carver* carver, uint64_t size) noexcept nogil:
+    """The next piece, at a cache line's start."""
+    cdef char* piece = carver.at
+    cdef uint64_t whole = (size + 63) // 64 * 64 + GUARD
+    if not carver.counting:
+        guard(piece + size, whole - size)
+    carver.at = piece + whole
     return piece
 
 
@@ -15,35 +28,39 @@ cdef uint64_t power_above(uint64_t number) noexcept nogil:
     return power
 
 
-cdef void lay_out_table(Table* table, char** at, uint64_t entries) noexcept nogil:
+cdef void lay_out_table(Table* table, Carver* carver, uint64_t entries) noexcept nogil:
     cdef uint64_t cells = power_above(2 * entries)
     table.mask = cells - 1
-    table.cells = <Cell*>carve(at, cells * sizeof(Cell))
+    table.cells = <Cell*>carve(carver, cells * sizeof(Cell))
 
 
-cdef void lay_out_numbers(Numbers* numbers, char** at, uint64_t size) noexcept nogil:
-    numbers.low = <uint64_t*>carve(at, (size + 63) // 64 * 8)
-    numbers.middle = <uint64_t*>carve(at, (size + 4095) // 4096 * 8)
+cdef void lay_out_numbers(Numbers* numbers, Carver* carver, uint64_t size) noexcept nogil:
+    numbers.low = <uint64_t*>carve(carver, (size + 63) // 64 * 8)
+    numbers.middle = <uint64_t*>carve(carver, (size + 4095) // 4096 * 8)
 
 
-cdef void lay_out_set(Set* numbers, char** at, uint64_t size) noexcept nogil:
-    numbers.words = <uint64_t*>carve(at, (size + 63) // 64 * 8)
+cdef void lay_out_set(Set* numbers, Carver* carver, uint64_t size) noexcept nogil:
+    numbers.words = <uint64_t*>carve(carver, (size + 63) // 64 * 8)
 
 
-cdef void lay_out_heap(Heap* heap, char** at, uint64_t slots) noexcept nogil:
-    heap.chunks = <uint32_t*>carve(at, ((slots + 2 >> CHUNK_BITS) + 1) * 4)
+cdef inline uint64_t chunk_table_bytes(uint64_t slots) noexcept nogil:
+    return (((slots + 2) >> CHUNK_BITS) + 1) * sizeof(uint32_t)
 
 
-cdef void lay_out_statistics(Core* core, char** at) noexcept nogil:
+cdef void lay_out_heap(Heap* heap, Carver* carver, uint64_t slots) noexcept nogil:
+    heap.chunks = <uint32_t*>carve(carver, chunk_table_bytes(slots))
+
+
+cdef void lay_out_statistics(Core* core, Carver* carver) noexcept nogil:
     cdef Statistics* statistics = &core.statistics
     cdef uint64_t models = core.bounds.models
     statistics.places_offset = models * BLOCK
     statistics.unrouted_offset = statistics.places_offset + <uint64_t>core.bounds.partitions * 64
     statistics.sketches_offset = (statistics.unrouted_offset + OUTCOMES * 8 + BLOCK - 1) // BLOCK * BLOCK
     statistics.blocks = sketch_offset(statistics, core.bounds.models, 0) // BLOCK
-    statistics.saved = <uint32_t*>carve(at, statistics.blocks * 4)
-    statistics.live = carve(at, statistics.blocks * BLOCK)
-    statistics.frozen = carve(at, statistics.blocks * BLOCK)
+    statistics.saved = <uint32_t*>carve(carver, statistics.blocks * 4)
+    statistics.live = carve(carver, statistics.blocks * BLOCK)
+    statistics.frozen = carve(carver, statistics.blocks * BLOCK)
 
 
 cdef uint64_t lay_out(Core* core, char* memory) noexcept nogil:
@@ -54,52 +71,56 @@ cdef uint64_t lay_out(Core* core, char* memory) noexcept nogil:
     cdef uint64_t models = bounds.models
     cdef uint64_t processes = <uint64_t>bounds.connections + leases
     cdef uint32_t number, klass
-    cdef char* at = memory
-    cdef Partition* partition
+    cdef char* piece
+    cdef Carver carver
+    carver.at = memory
+    carver.counting = memory == NULL
     # Each lease and each request ends or begins at most once in a call, and those granted in it may end in it, too.
-    core.events = <Event*>carve(&at, (2 * requests + 2 * leases + 16) * sizeof(Event))
-    core.requests = <Request*>carve(&at, requests * sizeof(Request))
-    core.late_places = <uint32_t*>carve(&at, requests * 4)
-    core.leases = <Lease*>carve(&at, leases * sizeof(Lease))
-    core.connections = <Connection*>carve(&at, bounds.connections * sizeof(Connection))
-    core.processes = <Process*>carve(&at, processes * sizeof(Process))
-    core.models = <Model*>carve(&at, models * sizeof(Model))
-    core.lanes = <Lane*>carve(&at, models * CLASSES * sizeof(Lane))
-    core.partitions = <Partition*>carve(&at, bounds.partitions * sizeof(Partition))
-    core.by_rank = <uint32_t*>carve(&at, bounds.partitions * 4)
-    core.frontier = <uint32_t*>carve(&at, 4 * (leases + 1) * 4)
-    lay_out_set(&core.dirty, &at, bounds.partitions)
-    lay_out_set(&core.free_models, &at, models)
-    lay_out_set(&core.free_partitions, &at, bounds.partitions)
-    lay_out_numbers(&core.free_leases, &at, leases)
-    lay_out_numbers(&core.free_connections, &at, bounds.connections)
-    lay_out_table(&core.waiting_table, &at, requests)
-    lay_out_table(&core.process_table, &at, processes)
-    lay_out_table(&core.model_table, &at, models)
-    lay_out_table(&core.partition_table, &at, bounds.partitions)
-    lay_out_heap(&core.expiry.due, &at, requests)
-    lay_out_heap(&core.lease_ends.due, &at, leases)
+    core.events = <Event*>carve(&carver, (2 * requests + 2 * leases + 16) * sizeof(Event))
+    core.requests = <Request*>carve(&carver, requests * sizeof(Request))
+    core.late_places = <uint32_t*>carve(&carver, requests * 4)
+    core.leases = <Lease*>carve(&carver, leases * sizeof(Lease))
+    core.connections = <Connection*>carve(&carver, bounds.connections * sizeof(Connection))
+    core.processes = <Process*>carve(&carver, processes * sizeof(Process))
+    core.models = <Model*>carve(&carver, models * sizeof(Model))
+    core.lanes = <Lane*>carve(&carver, models * CLASSES * sizeof(Lane))
+    core.partitions = <Partition*>carve(&carver, bounds.partitions * sizeof(Partition))
+    core.by_rank = <uint32_t*>carve(&carver, bounds.partitions * 4)
+    core.frontier = <uint32_t*>carve(&carver, 4 * (leases + 1) * 4)
+    lay_out_set(&core.dirty, &carver, bounds.partitions)
+    lay_out_set(&core.free_models, &carver, models)
+    lay_out_set(&core.free_partitions, &carver, bounds.partitions)
+    lay_out_numbers(&core.free_leases, &carver, leases)
+    lay_out_numbers(&core.free_connections, &carver, bounds.connections)
+    lay_out_table(&core.waiting_table, &carver, requests)
+    lay_out_table(&core.process_table, &carver, processes)
+    lay_out_table(&core.model_table, &carver, models)
+    lay_out_table(&core.partition_table, &carver, bounds.partitions)
+    lay_out_heap(&core.expiry.due, &carver, requests)
+    lay_out_heap(&core.lease_ends.due, &carver, leases)
     # A heap of n takes less than n / 256 + 2 chunks; a request can be in its lane's and in the wheel's.
     core.pool.chunks = <uint32_t>((2 * requests + leases) // (1 << CHUNK_BITS) + 2 * (models * CLASSES + 2))
-    core.pool.nodes = <Node*>carve(&at, <uint64_t>core.pool.chunks * sizeof(Node) << CHUNK_BITS)
-    core.pool.free_chunks = <uint32_t*>carve(&at, core.pool.chunks * 4)
-    lay_out_statistics(core, &at)
-    if memory == NULL:
-        # The records that hold pointers are not there yet: only count what they will point to.
-        at += models * CLASSES * ((((requests + 2 >> CHUNK_BITS) + 1) * 4 + 63) // 64 * 64)
-        at += bounds.partitions * (2 * CLASSES + 2) * (((models + 63) // 64 * 8 + 63) // 64 * 64)
-        return <uint64_t>(at - memory)
-    for number in range(bounds.models):
-        for klass in range(CLASSES):
-            lay_out_heap(&core.lanes[number * CLASSES + klass].late, &at, requests)
+    core.pool.nodes = <Node*>carve(&carver, <uint64_t>core.pool.chunks * sizeof(Node) << CHUNK_BITS)
+    core.pool.free_chunks = <uint32_t*>carve(&carver, core.pool.chunks * 4)
+    lay_out_statistics(core, &carver)
+    for number in range(bounds.models * CLASSES):
+        piece = carve(&carver, chunk_table_bytes(requests))
+        if not carver.counting:
+            core.lanes[number].late.chunks = <uint32_t*>piece
     for number in range(bounds.partitions):
-        partition = &core.partitions[number]
-        for klass in range(CLASSES):
-            lay_out_set(&partition.eligible[klass], &at, models)
-            lay_out_set(&partition.lanes[klass], &at, models)
-        lay_out_set(&partition.hungry, &at, models)
-        lay_out_set(&partition.members, &at, models)
-    return <uint64_t>(at - memory)
+        for klass in range(2 * CLASSES + 2):
+            piece = carve(&carver, (models + 63) // 64 * 8)
+            if not carver.counting:
+                partition_set(&core.partitions[number], klass).words = <uint64_t*>piece
+    return <uint64_t>(carver.at - memory)
+
+
+cdef inline Set* partition_set(Partition* partition, uint32_t number) noexcept nogil:
+    if number < CLASSES:
+        return &partition.eligible[number]
+    if number < 2 * CLASSES:
+        return &partition.lanes[number - CLASSES]
+    return &partition.hungry if number == 2 * CLASSES else &partition.members
 
 
 cdef void wheel_start(Wheel* wheel, Pool* pool, char* records, uint32_t stride) noexcept nogil:
@@ -122,12 +143,13 @@ cdef Core* core_new(Bounds bounds, uint64_t generation) noexcept nogil:
     if core == NULL:
         return NULL
     core.bounds = bounds
-    core.memory_bytes = lay_out(core, NULL) + 64
-    core.memory = <char*>calloc(1, core.memory_bytes)
-    if core.memory == NULL:
+    core.memory_bytes = lay_out(core, NULL)
+    core.memory = <char*>mmap(NULL, core.memory_bytes, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if core.memory == MAP_FAILED:
         free(core)
         return NULL
-    lay_out(core, <char*>((<size_t>core.memory + 63) // 64 * 64))
+    lay_out(core, core.memory)
     core.free_request = NONE
     core.free_process = NONE
     core.statistics.epoch = 1
@@ -161,5 +183,6 @@ cdef Core* core_new(Bounds bounds, uint64_t generation) noexcept nogil:
 
 cdef void core_free(Core* core) noexcept nogil:
     if core != NULL:
-        free(core.memory)
+        unguard(core.memory, core.memory_bytes)
+        munmap(core.memory, core.memory_bytes)
         free(core)

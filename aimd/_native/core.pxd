@@ -3,8 +3,8 @@
 
 Everything is taken in one go by core_new; no function below allocates after it. None needs the GIL; callers see to it
 that one thread at a time is inside a core. A function that takes `now` leaves its events in `core.events`, from 0 to
-`core.event_count`, until the next such call; it returns 0 or, when nothing at all was changed, a negative Trouble.
-What the calls mean: aimd/dispatch/face.py. Why it is laid out so: native/DESIGN.md.
+`core.event_count`, until the next such call; it returns 0 or, when nothing at all was changed, a negative Trouble
+and no events. What the calls mean: aimd/dispatch/face.py. Why it is laid out so: native/DESIGN.md.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
