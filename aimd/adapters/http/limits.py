@@ -21,7 +21,7 @@ class Limits:
         connections: all together, `reserved` of them for operators alone.
         per_account: those of one uid, or of one pod.
         accepts: how many connections are taken before other work gets its turn.
-        backlog: connections that the kernel holds meanwhile.
+        backlog: connections that the kernel holds meanwhile; it allows no more than net.core.somaxconn.
         turned_away: connections that were refused and are kept for a moment, so that their clients see why.
         retry_seconds: that moment, and the pause when there are no file descriptors.
     """
@@ -38,7 +38,7 @@ class Limits:
     connections: int = 256
     reserved: int = 32
     per_account: int = 64
-    accepts: int = 8
-    backlog: int = 1024
+    accepts: int = 4
+    backlog: int = 4096
     turned_away: int = 64
     retry_seconds: float = 0.25
