@@ -61,20 +61,16 @@ def seats(shares: Sequence[Fraction], capacity: int) -> list[int]:
 
 
 def smallest_share(shares: Sequence[Fraction], index: int, capacity: int) -> Fraction | None:
-    """The smallest share, in hundredths of a percent, that gives this model a slot; None if the others leave none."""
-    others = sum(shares) - shares[index]
-    low, high = 0, int((1 - others) * 10_000)
+    """The smallest share of this model, in hundredths of a percent, with which every non-zero share comes to a slot.
 
-    def gets_one(hundredths: int) -> bool:
+    None if the others leave none. Tried one after the other: a larger share can take the slot of another model.
+    """
+    for hundredths in range(int((1 - sum(shares) + shares[index]) * 10_000) + 1):
         tried = [*shares[:index], Fraction(hundredths, 10_000), *shares[index + 1 :]]
-        return seats(tried, capacity)[index] > 0
-
-    if not gets_one(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if gets_one(middle) else (middle + 1, high)
-    return Fraction(high, 10_000)
+        found = seats(tried, capacity)
+        if found[index] and all(seat for part, seat in zip(tried, found, strict=True) if part):
+            return Fraction(hundredths, 10_000)
+    return None
 
 
 def guarantees(models: Sequence[ModelShares], capacity: int) -> list[int]:
