@@ -482,6 +482,30 @@ def test_a_reset_displaces_nobody() -> None:
     assert shown(made) == before
 
 
+def test_in_another_mode_during_a_reset() -> None:
+    """During a reset no change of mode is adopted, and yet the partition is another one."""
+    made = desk("CPX/NPS1", policy=NEVER)
+    claimed(made)
+    made.node.in_reset = True
+    paper = made.node.gpus[ADDRESSES[0]]
+    paper.file = paper.compute = paper.compute.SPX
+    made.tell(fx.DriverChanged("gpu_reset", ADDRESSES[0]))
+    made.run()
+    assert shown(made).state is PENDING
+
+
+def test_claims_stay_until_the_switch_of_their_gpu_has_ended() -> None:
+    made = placed()
+    before = shown(made)
+    made.submit((0, "QPX"), drain=True)
+    made.run_until_state(SwitchState.VERIFYING)
+    assert shown(made) == before
+    assert len(made.snapshot.gpus[0].gpu.partitions) == 8
+    made.tell(fx.DriverChanged("gpu_reset", ADDRESSES[0]))
+    made.answer(made.asked[-1])
+    assert shown(made) == before
+
+
 # -- restarts ------------------------------------------------------------------------------------------------------
 
 
