@@ -33,7 +33,7 @@ class Reporting(click.Group):
 
 
 class LazyGroup(Reporting):
-    """Loads `sim` only when it is asked for: a daemon on a real node does not know the simulator."""
+    """Loads `sim` only when it is asked for: the simulator is no part of what a real node needs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), "sim"])

@@ -25,7 +25,6 @@ from aimd.config import Config
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.reload import policy_of, reloading
-from aimd.daemon.simulation import Simulation
 from aimd.errors import ConfigError, ConflictError, InvalidInputError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.reconcile import Reconciler
@@ -47,11 +46,11 @@ class Node:
 
 @contextlib.contextmanager
 def directories(paths: RunDirectories) -> Iterator[None]:
-    """Make the directories and hold the lock that keeps a second daemon away.
+    """Make the directories and hold the locks that keep a second daemon away from either.
 
     Raises:
         InvalidInputError: a directory cannot be made.
-        ConflictError: another daemon uses the state directory.
+        ConflictError: another daemon uses one of them.
     """
     for path, mode in ((paths.runtime, 0o755), (paths.state, 0o700)):
         try:
@@ -60,25 +59,27 @@ def directories(paths: RunDirectories) -> Iterator[None]:
             raise InvalidInputError(
                 f"directory {path} cannot be made ({error.strerror})", hint="choose others: --runtime-dir, --state-dir"
             ) from error
-    lock = os.open(f"{paths.state}/aimd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConflictError(
-                f"another aimd uses the state directory {paths.state}",
-                code="already_running",
-                hint="one daemon runs per node; for a second simulated one choose --state-dir and --runtime-dir",
-            ) from error
+    with contextlib.ExitStack() as locks:
+        for path in (paths.state, paths.runtime):
+            lock = os.open(f"{path}/aimd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            locks.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConflictError(
+                    f"another aimd uses the directory {path}",
+                    code="already_running",
+                    hint="one daemon runs per node; for a second simulated one choose --state-dir and --runtime-dir",
+                ) from error
         yield
-    finally:
-        os.close(lock)
 
 
 @contextlib.asynccontextmanager
 async def node(config: Config, paths: RunDirectories, simulate: tuple[str, str] | None) -> AsyncIterator[Node]:
     """The node to run on; `simulate` is a spec such as mi300x:8 and a driver profile."""
     if simulate is not None:
+        from aimd.daemon.simulation import Simulation  # noqa: PLC0415 - a real node's daemon does not load the simulator
+
         async with Simulation.start(*simulate, paths) as simulation:
             yield Node(simulation.node, (simulation,), simulation.node.boot_id, simulation.node.description)
         return

@@ -31,6 +31,9 @@ ALLOWED = [
     ("aimd.dispatch.gate", "aiohttp.web"),
     ("aimd.adapters.http.server", "aiohttp"),
     ("aimd.config", "tomli"),
+    ("aimd.cli", "aimd.sim.commands"),
+    ("aimd.daemon.simulation", "aimd.sim.node"),
+    ("aimd.daemon", "aimd.daemon.simulation"),
 ]
 FORBIDDEN = [
     ("layers", "aimd.domain", "aimd.ports"),
@@ -63,11 +66,14 @@ FORBIDDEN = [
     ("door-sdnotify", "aimd.daemon", "sdnotify"),
     ("door-subprocess", "aimd.daemon", "subprocess"),
     ("door-tomli", "aimd.cli", "tomli"),
+    ("simulator", "aimd.daemon", "aimd.sim"),
+    ("simulator", "aimd.ctl", "aimd.sim.commands"),
+    ("simulator", "aimd.daemon.loop", "aimd.sim.node"),
 ]
 MODULES = (
     "__main__ cli ctl daemon adapters sim doctor dispatch ports planning protocol config domain rundirs errors _native"
 )
-SUBMODULES = "adapters.uevents adapters.kube adapters.kube.watch adapters.hip adapters.hip.helper adapters.http adapters.http.server adapters.dra adapters.dra.plugin dispatch.gate"
+SUBMODULES = "adapters.uevents adapters.kube adapters.kube.watch adapters.hip adapters.hip.helper adapters.http adapters.http.server adapters.dra adapters.dra.plugin dispatch.gate daemon.simulation daemon.loop sim.commands sim.node"
 
 
 def lint(directory, *contracts):
