@@ -215,7 +215,7 @@ BLOCKERS = (
     Column("PID", field("pid")),
     Column("COMMAND", field("command")),
     Column("BLOCKS", field("gpu")),
-    Column("HOLDS", lambda blocker: "another GPU" if flag(blocker, "node_wide") else "this GPU"),
+    Column("HOLDS", lambda blocker: ",".join(texts(blocker, "holds")) or UNKNOWN),
 )
 
 SWITCHES = (

@@ -58,6 +58,7 @@ BY_ERROR: tuple[tuple[type[AimdError], Exit], ...] = (
 # Reasons of a failed change that may well succeed later; every other reason is a refusal.
 BY_REASON: dict[str, Exit] = {
     "gpu_busy": Exit.CONFLICT,
+    "gpu_in_reset": Exit.CONFLICT,
     "deadline_exceeded": Exit.CONFLICT,
 }
 

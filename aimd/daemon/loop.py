@@ -114,6 +114,8 @@ class ControlLoop:
 
     async def _ask(self, kind: type[Asked], event_of: Callable[[int], fx.Event]) -> Asked:
         """Put a request to the reconciler and wait for its answer, which is durable when it comes."""
+        if self.health.ledger is not None:
+            raise LedgerError(f"nothing can be accepted now: {self.health.ledger}", hint="check the ledger's disk")
         request = next(self._requests)
         answer = self._replies[request] = asyncio.get_running_loop().create_future()
         self.post(event_of(request))
@@ -165,19 +167,17 @@ class ControlLoop:
         now = fx.Instant(time.monotonic(), time.time())
         try:
             for effect in self._reconciler.handle(event, now):
-                await self._execute(effect)
+                await self._execute(effect, getattr(event, "request", 0))
         except Exception:  # the loop's outermost try: one bad event must not end the daemon
             self.failures += 1
             log.exception("event %s could not be handled", type(event).__name__)
         self.health = Health(time.monotonic())
 
-    async def _execute(self, effect: fx.Effect) -> None:
+    async def _execute(self, effect: fx.Effect, request: int) -> None:
         if isinstance(effect, fx.Commit):
-            await self._commit(effect)
+            await self._commit(effect, request)
         elif isinstance(effect, fx.Reply):
-            waiting = self._replies.get(effect.request)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(effect.result)
+            self._answer(effect.request, effect.result)
         elif isinstance(effect, fx.Publish):
             self._snapshot = effect.snapshot
             self._published.set()
@@ -188,10 +188,18 @@ class ControlLoop:
         else:
             task = asyncio.create_task(self._beside(effect))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda done: self._done(done, effect))
 
-    async def _commit(self, effect: fx.Commit) -> None:
-        """Journal first: what follows waits until this is durable, however long the disk is full."""
+    def _answer(self, request: int, result: fx.Answer) -> None:
+        waiting = self._replies.get(request)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(result)
+
+    async def _commit(self, effect: fx.Commit, request: int) -> None:
+        """Journal first: what follows waits until this is durable, however long the disk is full.
+
+        The client whose request it is about is told at once that it is not.
+        """
         for event in effect.write.events:
             log.info("%s %s: %s", event.kind, event.subject, event.message)
         while True:
@@ -200,6 +208,8 @@ class ControlLoop:
             except LedgerError as error:
                 log.error("%s; trying again in %.0f s, nothing is done before", error, COMMIT_RETRY_SECONDS)  # noqa: TRY400
                 self.health = Health(time.monotonic(), error.message)
+                words = f"the request is not durable yet, it goes on when it can be: {error.message}"
+                self._answer(request, LedgerError(words, hint=error.hint))
                 await asyncio.sleep(COMMIT_RETRY_SECONDS)
             else:
                 return
@@ -208,6 +218,15 @@ class ControlLoop:
         result = await self._executor.perform(effect)
         if result is not None:
             self.post(result)
+
+    def _done(self, task: asyncio.Task[None], effect: fx.Effect) -> None:
+        """What ran beside the loop has ended; a step that waits for it must not wait for ever."""
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self.failures += 1
+        log.error("%s could not be executed", type(effect).__name__, exc_info=error)
+        self.post(fx.EffectFailed(getattr(effect, "token", 0), f"{type(effect).__name__} failed: {error}"))
 
     async def _poll(self) -> None:
         while True:

@@ -9,8 +9,8 @@ import msgspec
 from aimd.config import Config, read_config
 from aimd.daemon.loop import Reload
 from aimd.planning import effects as fx
-from aimd.planning.rooms import Repartition
 from aimd.planning.policy import Policy
+from aimd.planning.rooms import Repartition
 
 # Read once at the start: what they decide is built then.
 NEEDS_RESTART = frozenset({"sysfs_root", "operators", "poll_seconds", "log_level"})

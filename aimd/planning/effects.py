@@ -173,6 +173,14 @@ class Woken:
     token: int
 
 
+@dataclass(frozen=True, slots=True)
+class EffectFailed:
+    """An effect ended in an error that nobody foresaw; `token` is that of the step it belonged to, 0 for none."""
+
+    token: int
+    message: str
+
+
 Event = (
     Started
     | Scanned
@@ -190,6 +198,7 @@ Event = (
     | HoldersSeen
     | WriteEnded
     | Woken
+    | EffectFailed
 )
 
 Answer = ModeChange | Claim | HolderRecord | None | AimdError

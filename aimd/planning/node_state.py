@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from aimd.domain.claim import Claim
@@ -65,6 +66,10 @@ class NodeState:
     def amend(self, observed: Observed) -> None:
         """Replace the observation by itself with something learned."""
         self._observed = observed
+
+    def expect(self, addresses: Iterable[str]) -> None:
+        """GPUs that were there before: until they are observed they are lost, and keep their number."""
+        self._shown.update({address: Gpu(address, None, ()) for address in addresses})
 
     def lose_driver(self) -> None:
         """No driver, no partitions; when it is there again it has been loaded anew."""

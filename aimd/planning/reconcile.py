@@ -118,6 +118,8 @@ class Reconciler:
                 node.records.update(kept)
         self._layout = event
         node.reload_seen = rebooted
+        if not rebooted:  # hardware changes with the power off: within a boot a GPU that is missing is lost
+            node.expect(node.records)
         notes = (*event.ledger.notes, *([_reboot_note(now)] if rebooted else ()))
         write = LedgerWrite(tuple(touched), tuple(wished.values()), notes, self._boot_id)
         return (fx.Commit(write), *self._claim_events.started(event.ledger, now, rebooted=rebooted), fx.Scan())
@@ -225,7 +227,7 @@ class Reconciler:
         if planned.refusals:
             return (fx.Reply(event.request, PlanRefusedError(planned)),)
         change = self._new_change(event, planned, now, "client")
-        accepted = self._keep(change, now, "plan_accepted", f"{len(change.switches)} switches planned")
+        accepted = self._keep(change, now, "plan_accepted", f"{len(change.switches)} switch(es) planned")
         return (*self._answered((*accepted, fx.Reply(event.request, change))), *self._begin(change, now))
 
     def _new_change(self, event: fx.Submitted, planned: Plan, now: fx.Instant, origin: str) -> ModeChange:
@@ -261,6 +263,8 @@ class Reconciler:
 
     def _handled(self, transaction: Transaction, event: fx.Event, now: fx.Instant) -> Reached:
         transaction.registered = self._desk.holders_on(transaction.gpu)
+        if isinstance(event, fx.HoldersSeen):
+            self._node.amend(replace(self._node.observed, holders=event.holders))
         return transaction.handle(event, self._node.observed, now)
 
     def _progress(self, reached: Reached, now: fx.Instant) -> Effects:
@@ -279,6 +283,9 @@ class Reconciler:
             adopted = self._arrived(now) if event is not None and event.kind == "switch_committed" else ()
             return (*journal, *adopted, *self._publish(), *actions)
         self._transaction = None
+        failed = [s for s in change.switches if s.final and s.state is not SwitchState.COMMITTED]
+        own = [switch for switch in failed if switch.reason is not Reason.EARLIER_STEP_FAILED]
+        self._wishes.failed({gpu for switch in own for gpu in switch.step.gpus}, now.monotonic)
         return (*journal, *self._arrived(now), *actions, *self._publish(), fx.Scan())
 
     # -- work of its own -------------------------------------------------------------------------------------

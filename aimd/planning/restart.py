@@ -20,7 +20,8 @@ def reopened(change: ModeChange, boot_id: str, now: Instant, *, rebooted: bool) 
     switch = advance(change.switches[index], happened, now.monotonic, reason=reason, message=words)
     if not switch.final:
         switch = replace(switch, deadline=now.monotonic + change.wait_seconds)
-        if switch.state is not SwitchState.ROLLING_BACK:  # which has to end with the reason it is made for
+        # A roll back has to end with the reason it is made for, and a reload is still what is waited for.
+        if switch.state not in (SwitchState.ROLLING_BACK, SwitchState.AWAITING_RELOAD):
             switch = replace(switch, reason=None, message=None)
     return abandon_rest(replace(change.with_switch(index, switch), boot_id=boot_id), now)
 

@@ -150,33 +150,79 @@ def advance(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an errno of a mode write means: the event, the reason and what to tell people."""
+    """What an errno of a mode write means: the event, the reason, and for people the fact and what to do about it."""
 
     event: SwitchEvent
     reason: Reason
-    message: str
+    fact: str
+    hint: str
 
+
+RELOAD_DRIVER = "stop all users of the GPUs and reload the amdgpu driver (modprobe -r amdgpu && modprobe amdgpu)"
 
 # Sources: hardware notes 1.3 (kernel functions per row). EACCES and EROFS come from open(2), all others from write(2).
 ERRNO_OUTCOMES: dict[int, Outcome] = {
-    errno.EBUSY: Outcome(_E.BUSY, Reason.GPU_BUSY, "the driver says the GPU is in use"),
-    errno.EPERM: Outcome(_E.BUSY, Reason.GPU_IN_RESET, "the GPU is in reset"),
-    errno.EINTR: Outcome(_E.BUSY, Reason.GPU_BUSY, "the write was interrupted"),
-    errno.EINVAL: Outcome(_E.REFUSED, Reason.MODE_NOT_AVAILABLE, "the driver does not accept this mode"),
-    errno.EACCES: Outcome(_E.REFUSED, Reason.NOT_PERMITTED, "the mode file may not be written"),
-    errno.EROFS: Outcome(_E.REFUSED, Reason.NOT_PERMITTED, "sysfs is mounted read-only here"),
-    errno.EIO: Outcome(
-        _E.BROKEN, Reason.DRIVER_FAILED, "the driver could not bring the GPU up again; reload the amdgpu driver"
+    errno.EBUSY: Outcome(
+        _E.BUSY,
+        Reason.GPU_BUSY,
+        "the driver says the GPU is in use",
+        "no process that is seen here holds it: one that has ended may not be released yet, or it is in another pid "
+        "namespace",
     ),
-    errno.ENODEV: Outcome(_E.BROKEN, Reason.GPU_LOST, "the GPU is gone from the bus"),
-    errno.ENOENT: Outcome(_E.BROKEN, Reason.GPU_LOST, "the GPU's mode file is gone"),
+    errno.EPERM: Outcome(
+        _E.BUSY, Reason.GPU_IN_RESET, "the GPU is in reset", "the kernel log says why, and whether it ended"
+    ),
+    errno.EINTR: Outcome(_E.BUSY, Reason.GPU_BUSY, "the write was interrupted", "it is written again"),
+    errno.EINVAL: Outcome(
+        _E.REFUSED,
+        Reason.MODE_NOT_AVAILABLE,
+        "the driver does not accept this mode",
+        "expected one that the GPU offers in its present memory mode, see aimctl describe gpu and the kernel log",
+    ),
+    errno.EACCES: Outcome(
+        _E.REFUSED,
+        Reason.NOT_PERMITTED,
+        "the file may not be written",
+        "run aimd as root or let its user write the file (group and udev rule); a file of mode 0444 cannot be written "
+        "by anybody",
+    ),
+    errno.EROFS: Outcome(
+        _E.REFUSED,
+        Reason.NOT_PERMITTED,
+        "sysfs is mounted read-only here",
+        "run aimd where /sys is writable: a unit without ProtectKernelTunables=, a container with /sys mounted "
+        "read-write",
+    ),
+    errno.EIO: Outcome(_E.BROKEN, Reason.DRIVER_FAILED, "the driver could not bring the GPU up again", RELOAD_DRIVER),
+    errno.ENODEV: Outcome(
+        _E.BROKEN,
+        Reason.GPU_LOST,
+        "the GPU is gone from the bus",
+        "the kernel log says why; a reboot may bring it back",
+    ),
+    errno.ENOENT: Outcome(
+        _E.BROKEN,
+        Reason.GPU_LOST,
+        "the file is gone, expected it where the amdgpu driver has the GPU",
+        "the kernel log says why; " + RELOAD_DRIVER,
+    ),
 }
 
 
 def outcome_of(code: int) -> Outcome:
     """Outcome of a mode write that failed with this errno; an unknown one is never retried blindly."""
-    unexpected = Outcome(SwitchEvent.BROKEN, Reason.DRIVER_FAILED, f"unexpected errno {code} of the mode write")
+    unexpected = Outcome(
+        SwitchEvent.BROKEN, Reason.DRIVER_FAILED, "this is no error that a mode write is known to have", RELOAD_DRIVER
+    )
     return ERRNO_OUTCOMES.get(code, unexpected)
+
+
+def refused_write(gpu: str, kind: StepKind, code: int) -> str:
+    """How a mode write that failed is told: object, errno and fact."""
+    name = "current_memory_partition" if kind is StepKind.MEMORY else "current_compute_partition"
+    return (
+        f"GPU {gpu}: writing {name} failed with {errno.errorcode.get(code, f'errno {code}')}: {outcome_of(code).fact}"
+    )
 
 
 def retry_delay(attempts: int) -> float:

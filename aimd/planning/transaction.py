@@ -15,13 +15,14 @@ from aimd.domain.gpu import BusyRule, Holder, Observed
 from aimd.domain.plan import Reason, StepKind
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.planning import effects as fx
-from aimd.planning.switching import Outcome, SwitchEvent, advance, outcome_of, retry_delay
+from aimd.planning.switching import RELOAD_DRIVER, SwitchEvent, advance, outcome_of, refused_write, retry_delay
 from aimd.planning.verify import in_mode, verify
 
 Reached = tuple[ModeChange, tuple[fx.Effect, ...], NodeEvent | None]
 
 HOLDER_POLL_SECONDS = 0.1
 SCAN_RETRY_SECONDS = 0.1
+FAILED_EFFECT_SECONDS = 0.5
 _HIDDEN = frozenset({SwitchState.SWITCHING, SwitchState.RESCANNING, SwitchState.VERIFYING, SwitchState.ROLLING_BACK})
 
 
@@ -40,7 +41,7 @@ class Transaction:
         self.learned_rule: BusyRule | None = None
         self._settle_seconds = settle_seconds
         self.registered: tuple[Holder, ...] = ()
-        self._refused: Outcome | None = None
+        self._refused: int | None = None  # errno of the last write that can be tried again
         self._wrote_back = False
         self._table: dict[tuple[SwitchState, type], Callable[[Any, Observed, fx.Instant], Reached]] = {
             (SwitchState.DRAINING, fx.Drained): self._drained,
@@ -88,6 +89,8 @@ class Transaction:
     def handle(self, event: fx.Event, observed: Observed | None, now: fx.Instant) -> Reached:
         """The consequence of a result that carries the present token."""
         assert observed is not None
+        if isinstance(event, fx.EffectFailed):
+            return self._effect_failed(event, now)
         handler = self._table.get((self._switch.state, type(event)))
         if handler is not None:
             return handler(event, observed, now)
@@ -131,29 +134,36 @@ class Transaction:
         self._keep(replace(self._switch, write_seconds=self._switch.write_seconds + event.seconds))
         if event.errno == 0:
             self._wrote_back = self._switch.state is SwitchState.ROLLING_BACK
-            return self._step(SwitchEvent.WRITTEN, now, budget=self._settle_seconds)
+            words = self._reload_wanted() if self._switch.step.kind is StepKind.MEMORY else None
+            return self._step(SwitchEvent.WRITTEN, now, words=words, budget=self._settle_seconds)
         outcome = outcome_of(event.errno)
         if outcome.event is SwitchEvent.BUSY:
-            self._refused = outcome
+            self._refused = event.errno
             return self.change, (fx.ListHolders(self.token),), None
-        return self._step(outcome.event, now, outcome.reason, f"GPU {self._switch.step.gpu}: {outcome.message}")
+        words = refused_write(self._switch.step.gpu, self._switch.step.kind, event.errno)
+        return self._step(outcome.event, now, outcome.reason, f"{words}; {outcome.hint}")
+
+    def _reload_wanted(self) -> str:
+        memory = self._switch.step.after.memory
+        return f"{memory} is requested, the driver applies it when it is loaded again: {RELOAD_DRIVER}"
 
     def _holders_after_refusal(self, event: fx.HoldersSeen, observed: Observed, now: fx.Instant) -> Reached:
         """Name who is in the way of a write that was refused, learn the driver's rule from it, and try again.
 
         Of a driver whose files show the per-GPU rule nothing is learned: its holder may have left meanwhile.
         """
-        refused = self._refused
-        if refused is None:
+        if self._refused is None:
             return self.change, self._actions(), None
-        gpu = self._switch.step.gpu
+        refused, gpu = outcome_of(self._refused), self._switch.step.gpu
         own = [holder for holder in event.holders if gpu in holder.gpus]
-        words = f"GPU {gpu}: {refused.message}"
+        words = refused_write(gpu, self._switch.step.kind, self._refused)
         if own:
             words += f" by {_names(own)}"
         elif event.holders and refused.reason is Reason.GPU_BUSY and observed.busy_rule is not BusyRule.PER_GPU:
             self.learned_rule = BusyRule.NODE_WIDE
             words += f", the driver's rule is node-wide, by {_names(list(event.holders))} on other GPUs"
+        else:
+            words += f"; {refused.hint}"
         if self._late(now):
             return self._step(SwitchEvent.DEADLINE, now, refused.reason, words)
         delay = retry_delay(self._switch.attempts)
@@ -180,7 +190,11 @@ class Transaction:
                 Reason.FIRMWARE_REFUSED,
                 f"GPU {step.gpu}: the driver reported success, but {shown} instead of {step.after}",
             ),
-            SwitchEvent.BROKEN: (Reason.DRIVER_FAILED, f"GPU {step.gpu}: after the write {shown}"),
+            SwitchEvent.BROKEN: (
+                Reason.DRIVER_FAILED,
+                f"GPU {step.gpu}: after the write KFD shows no partition of it; {RELOAD_DRIVER}, or reboot if the GPU "
+                "is gone from the bus",
+            ),
         }[verdict]
         if step.kind is StepKind.MEMORY and verdict is SwitchEvent.UNCHANGED:
             reason = Reason.FIRMWARE_REFUSED
@@ -195,9 +209,17 @@ class Transaction:
             return self._retry(SwitchEvent.UNSTABLE, now, Reason.ROLLBACK_FAILED, event.failure, SCAN_RETRY_SECONDS)
         gpu = observed.gpu(step.gpu)
         if gpu is not None and in_mode(gpu, step.before.compute) and gpu.consistent:
-            return self._step(SwitchEvent.RESTORED, now)
+            told = [*([self._switch.message] if self._switch.message else []), f"rolled back to {step.before}"]
+            return self._step(SwitchEvent.RESTORED, now, words="; ".join(told))
         shown = f"is in {gpu.mode} with {len(gpu.partitions)} partitions" if gpu is not None else "is gone"
         return self._step(SwitchEvent.UNRESTORED, now, Reason.ROLLBACK_FAILED, f"it {shown}")
+
+    def _effect_failed(self, event: fx.EffectFailed, now: fx.Instant) -> Reached:
+        """Do it again after a while, as long as there is time: a write that was done is a no-op the second time."""
+        if self._late(now):
+            return self._step(SwitchEvent.DEADLINE, now, Reason.DRIVER_FAILED, event.message)
+        self._keep(replace(self._switch, message=event.message))
+        return self.change, (fx.Wake(self.token, FAILED_EFFECT_SECONDS),), None
 
     # -- steps -----------------------------------------------------------------------------------------------
 
@@ -233,7 +255,7 @@ class Transaction:
         if budget is not None:
             switch = replace(switch, deadline=now.monotonic + budget)
         if reason is None and switch.state is not SwitchState.ROLLING_BACK and event is not SwitchEvent.RESTORED:
-            switch = replace(switch, reason=None, message=None)  # what it waited for is past
+            switch = replace(switch, reason=None, message=words)  # what it waited for is past
         self.token += 1
         self.change = self.change.with_switch(index, switch)
         note = NodeEvent(f"switch_{switch.state}", self.change.name, _story(switch), now.wall)

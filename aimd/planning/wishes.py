@@ -49,33 +49,34 @@ class OpenWishes:
     def __init__(self, retry_seconds: float) -> None:
         self.retry_seconds = retry_seconds
         self._open: set[str] = set()
-        self._retry_at = 0.0
+        self._retry_at: dict[str, float] = {}
 
     def open(self, addresses: Iterable[str]) -> None:
         self._open |= set(addresses)
+
+    def failed(self, addresses: Iterable[str], now: float) -> None:
+        """A switch of these GPUs has failed: they rest for `retry_seconds`, so that it is not tried in a loop."""
+        self._retry_at.update(dict.fromkeys(addresses, now + self.retry_seconds))
 
     def next(
         self, records: Mapping[str, GpuRecord], view: Observed, taken: frozenset[str], now: float, *, allow_memory: bool
     ) -> tuple[dict[str, PartitionMode], Plan, list[Refusal]]:
         """The wishes that can be carried out now with their plan, and those that are refused and thereby closed.
 
-        `taken` are GPUs that somebody is assigned to. GPUs that a process holds are passed over, too. After a plan
-        with steps there is a pause of `retry_seconds`, so that one that fails is not tried in a loop.
+        `taken` are GPUs that somebody is assigned to. GPUs that a process holds, and those whose switch has failed a
+        moment ago, are passed over, too.
         """
         wishes = {a: w for a in self._open if (r := records.get(a)) is not None and (w := r.wish) is not None}
         self._open = {a for a, wish in wishes.items() if (gpu := view.gpu(a)) is None or not satisfied(gpu, wish)}
         refused: list[Refusal] = []
-        if now < self._retry_at:
-            return {}, Plan(), refused
+        resting = {address for address, until in self._retry_at.items() if now < until}
         node_wide = view.busy_rule is BusyRule.NODE_WIDE
         held = {a for holder in view.holders for a in (self._open if node_wide else holder.gpus)}
         while True:
-            ready = {a: wishes[a] for a in sorted(self._open - held - taken) if view.gpu(a) is not None}
+            ready = {a: wishes[a] for a in sorted(self._open - held - taken - resting) if view.gpu(a) is not None}
             planned = plan(Desired(ready, allow_memory), view)
             if not planned.refusals:
                 break
             refused += planned.refusals
             self._open -= {refusal.gpu for refusal in planned.refusals if refusal.gpu is not None}
-        if planned.steps:
-            self._retry_at = now + self.retry_seconds
         return ready, planned, refused

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from aimd.domain.event import Event
-from aimd.domain.gpu import Holder
+from aimd.domain.gpu import BusyRule, Holder
 from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.domain.plan import Blocker, Plan, Refusal, Step
-from aimd.domain.switch import ModeChange, Switch
+from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.protocol import messages as msg
 
 
@@ -33,7 +33,7 @@ def gpu_message(status: GpuStatus, holders: Iterable[Holder] = (), *, with_epoch
         hive_id=f"{gpu.hive_id:016x}" if gpu.hive_id else None,
         partitions=partition_messages(status, with_epoch=with_epoch),
         mode_epoch=status.mode_epoch if with_epoch else None,
-        wish=str(status.wish) if status.wish is not None else None,
+        wish=_wish(str(status.wish)) if status.wish is not None else None,
         drift=list(status.drift),
         pending_memory_mode=_word(status.pending_memory),
         change=status.change,
@@ -88,8 +88,8 @@ def plan_message(plan: Plan) -> msg.PlanMessage:
     )
 
 
-def change_message(change: ModeChange, now: float) -> msg.ChangeMessage:
-    """A mode change; `now` is CLOCK_MONOTONIC seconds, for the time that a running switch has taken so far."""
+def change_message(change: ModeChange, snapshot: NodeSnapshot, now: float) -> msg.ChangeMessage:
+    """A mode change and who is in its way; `now` is CLOCK_MONOTONIC seconds, for the time that a switch takes so far."""
     return msg.ChangeMessage(
         name=change.name,
         origin=change.origin,
@@ -99,7 +99,22 @@ def change_message(change: ModeChange, now: float) -> msg.ChangeMessage:
         switches=[_switch(switch, now) for switch in change.switches],
         created_at=change.created_at,
         requester_uid=change.requester_uid,
+        blockers=blocker_messages(_in_the_way(change, snapshot)),
     )
+
+
+def _in_the_way(change: ModeChange, snapshot: NodeSnapshot) -> list[Blocker]:
+    """Who keeps the current switch from going on."""
+    index = change.current
+    if index is None or change.switches[index].state not in (SwitchState.WAITING, SwitchState.SWITCHING):
+        return []
+    gpu = change.switches[index].step.gpu
+    node_wide = snapshot.busy_rule is BusyRule.NODE_WIDE
+    return [
+        Blocker(holder, gpu, node_wide=gpu not in holder.gpus)
+        for holder in snapshot.holders
+        if gpu in holder.gpus or node_wide
+    ]
 
 
 def event_message(event: Event) -> msg.EventMessage:
@@ -121,7 +136,11 @@ def blocker_messages(blockers: Iterable[Blocker]) -> list[msg.BlockerMessage]:
     """The processes in the way of a plan."""
     return [
         msg.BlockerMessage(
-            pid=blocker.holder.pid, command=blocker.holder.command, gpu=blocker.gpu, node_wide=blocker.node_wide
+            pid=blocker.holder.pid,
+            command=blocker.holder.command,
+            gpu=blocker.gpu,
+            node_wide=blocker.node_wide,
+            holds=sorted(blocker.holder.gpus),
         )
         for blocker in blockers
     ]

@@ -116,12 +116,16 @@ class RefusalMessage(Message, frozen=True):
 
 
 class BlockerMessage(Message, frozen=True):
-    """A process in the way of a step; `node_wide` when it holds another GPU and the driver's rule is node-wide."""
+    """A process in the way of a step of `gpu`; `holds` are the GPUs that it holds.
+
+    `node_wide` when `gpu` is not among them, and the driver switches none while any process uses one.
+    """
 
     pid: int
     command: str | None
     gpu: str
     node_wide: bool
+    holds: list[str] = []
 
 
 class PlanMessage(Message, frozen=True):

@@ -115,7 +115,7 @@ def step(gpu: str = "gpu1", *, kind: str = "compute", after_reload: bool = False
 
 
 def blocker(*, node_wide: bool = False) -> BlockerMessage:
-    return BlockerMessage(pid=4711, command="python3 serve.py", gpu="gpu1", node_wide=node_wide)
+    return BlockerMessage(pid=4711, command="python3 serve.py", gpu="gpu1", node_wide=node_wide, holds=["0000:27:00.0"])
 
 
 def refusal() -> RefusalMessage:
@@ -133,7 +133,7 @@ def plan(*, refused: bool = False) -> PlanMessage:
     return PlanMessage(
         steps=[step(kind="memory"), step(after_reload=True)],
         refusals=[],
-        blockers=[blocker(), BlockerMessage(pid=9, command=None, gpu="gpu0", node_wide=True)],
+        blockers=[blocker(), BlockerMessage(pid=9, command=None, gpu="gpu0", node_wide=True, holds=["0000:47:00.0"])],
         warnings=["the driver must be reloaded for NPS4"],
     )
 

@@ -83,8 +83,8 @@ compute   gpu1   SPX/NPS1   DPX/NPS1   after a driver reload
 
 These processes would be waited for:
 PID    COMMAND            BLOCKS   HOLDS
-4711   python3 serve.py   gpu1     this GPU
-9      -                  gpu0     another GPU
+4711   python3 serve.py   gpu1     0000:27:00.0
+9      -                  gpu0     0000:47:00.0
 
 warning: the driver must be reloaded for NPS4
 """,

@@ -17,7 +17,7 @@ WISH = ("gpu1", "DPX/NPS1")
 def test_plan_changes_nothing(aimctl, world: World) -> None:
     result = aimctl("plan", "set-mode", "gpu0", "CPX/NPS1", "0000:26:00.0", "spx")
     assert result.exit_code == 0
-    assert "4711   python3 serve.py   gpu1     this GPU" in result.stdout
+    assert "4711   python3 serve.py   gpu1     0000:27:00.0" in result.stdout
     (request,) = world.requests
     assert (request.method, request.target[:14]) == ("PUT", "/v1/plans/plan")
     assert request.body == {"modes": {"gpu0": "CPX/NPS1", "0000:26:00.0": "spx"}, "drain": False, "dry_run": True}

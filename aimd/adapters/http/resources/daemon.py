@@ -18,7 +18,7 @@ DESCRIPTION = "openapi.json"
 
 
 async def read_node(api: Api, _call: Call) -> Result:
-    snapshot, facts = api.snapshot(), api.facts
+    snapshot, facts, ledger = api.snapshot(), api.facts, api.control.health.ledger
     return Answer(
         msg.NodeMessage(
             ready=snapshot.ready,
@@ -32,7 +32,7 @@ async def read_node(api: Api, _call: Call) -> Result:
             version=__version__,
             pid=os.getpid(),
             uptime_seconds=round(time.monotonic() - facts.started, 3),
-            warnings=list(snapshot.warnings),
+            warnings=[*snapshot.warnings, *([ledger] if ledger is not None else [])],
         )
     )
 

@@ -18,7 +18,7 @@ from aimd.protocol.watch import WatchMessage
 
 
 def _plans(snapshot: NodeSnapshot, now: float) -> dict[str, msg.ChangeMessage]:
-    return {change.name: convert.change_message(change, now) for change in snapshot.changes}
+    return {change.name: convert.change_message(change, snapshot, now) for change in snapshot.changes}
 
 
 PLANS = Collection(_plans)
@@ -34,12 +34,13 @@ async def list_plans(api: Api, call: Call) -> Result:
 
 async def read_plan(api: Api, call: Call) -> Result:
     name, watch = call.path["name"], call.flag("watch")
-    change = api.snapshot().change(name)
+    snapshot = api.snapshot()
+    change = snapshot.change(name)
     if change is None:
         raise NotFoundError(f"plan {name!r} does not exist (any more)", hint="aimctl get plans lists them")
     if watch:
         return Stream(_followed(api, name))
-    return Answer(convert.change_message(change, time.monotonic()))
+    return Answer(convert.change_message(change, snapshot, time.monotonic()))
 
 
 async def write_plan(api: Api, call: Call) -> Result:
@@ -47,15 +48,19 @@ async def write_plan(api: Api, call: Call) -> Result:
     body = call.body(msg.ChangeRequest, '{"modes": {"gpu0": "CPX/NPS1"}}')
     snapshot = api.snapshot()
     wishes = [(snapshot.find(gpu).gpu.pci_address, mode) for gpu, mode in body.wishes()]
-    if len({gpu for gpu, _ in wishes}) < len(wishes):
-        raise InvalidInputError("modes: a GPU is named twice", hint="name each GPU once, by one of its names")
+    named = [gpu for gpu, _ in wishes]
+    twice = sorted({gpu for gpu in named if named.count(gpu) > 1})
+    if twice:
+        raise InvalidInputError(
+            f"modes: {', '.join(twice)} is named more than once, expected each GPU once", hint="use one of its names"
+        )
     if body.dry_run:
         return Answer(convert.plan_message(await api.control.plan(wishes, drain=body.drain)))
     api.operators.require(call.peer)
     known = snapshot.change(name) is not None
     change = await api.control.submit(name, wishes, wait_seconds=body.wait_seconds, uid=call.peer.uid, drain=body.drain)
     status = HTTPStatus.OK if known else HTTPStatus.ACCEPTED
-    return Answer(convert.change_message(change, time.monotonic()), status)
+    return Answer(convert.change_message(change, api.snapshot(), time.monotonic()), status)
 
 
 async def _followed(api: Api, name: str) -> AsyncGenerator[msg.Message, None]:
@@ -64,7 +69,7 @@ async def _followed(api: Api, name: str) -> AsyncGenerator[msg.Message, None]:
     while (change := snapshot.change(name)) is not None:
         if change != shown:
             shown = change
-            yield convert.change_message(change, time.monotonic())
+            yield convert.change_message(change, snapshot, time.monotonic())
         if change.current is None:
             return
         snapshot = await api.control.changed(snapshot.generation, WATCH_SECONDS)
