@@ -172,7 +172,7 @@ ERRNO_OUTCOMES: dict[int, Outcome] = {
     errno.EPERM: Outcome(
         _E.BUSY, Reason.GPU_IN_RESET, "the GPU is in reset", "the kernel log says why, and whether it ended"
     ),
-    errno.EINTR: Outcome(_E.BUSY, Reason.GPU_BUSY, "the write was interrupted", "it is written again"),
+    errno.EINTR: Outcome(_E.BUSY, Reason.GPU_BUSY, "the write was interrupted", "it is tried again until the deadline"),
     errno.EINVAL: Outcome(
         _E.REFUSED,
         Reason.MODE_NOT_AVAILABLE,

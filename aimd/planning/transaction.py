@@ -192,8 +192,7 @@ class Transaction:
             ),
             SwitchEvent.BROKEN: (
                 Reason.DRIVER_FAILED,
-                f"GPU {step.gpu}: after the write KFD shows no partition of it; {RELOAD_DRIVER}, or reboot if the GPU "
-                "is gone from the bus",
+                f"GPU {step.gpu}: after the write KFD shows no partition of it; {RELOAD_DRIVER} or reboot",
             ),
         }[verdict]
         if step.kind is StepKind.MEMORY and verdict is SwitchEvent.UNCHANGED:

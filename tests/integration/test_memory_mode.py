@@ -90,6 +90,10 @@ async def test_a_request_is_pending_and_shown_until_a_load_completes_it(tmp_path
     async with running_node(policy=ALLOWED, directory=tmp_path) as node:
         change = await node.switch((0, "QPX/NPS4"), name="n")
         assert change.state is S.AWAITING_RELOAD
+        words = (
+            "NPS4 is requested, the driver applies it when it is loaded again: stop all users of the GPUs and reload"
+        )
+        assert (change.switches[0].message or "").startswith(words)
         assert memory_requests(node.sim) == ["NPS4", "NPS4"]
         assert pending(node) == [NPS4, NPS4]
         assert hardware(node.sim) == [SPX, SPX], "nothing has changed yet"

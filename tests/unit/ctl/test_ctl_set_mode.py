@@ -105,6 +105,7 @@ def test_nothing_to_do(aimctl, world: World) -> None:
     ("reason", "state", "code"),
     [
         ("gpu_busy", "failed", 5),
+        ("gpu_in_reset", "failed", 5),
         ("deadline_exceeded", "failed", 5),
         ("firmware_refused", "failed", 1),
         ("not_permitted", "failed", 1),

@@ -219,6 +219,7 @@ def test_a_memory_change_goes_on_after_a_restart_in_any_state(state):
     if state in (S.PLANNED, S.SWITCHING, S.AWAITING_RELOAD):
         assert made.ledger.state("c1") is S.AWAITING_RELOAD
         assert [status.pending_memory for status in made.snapshot.gpus] == [MemoryMode.NPS4] * 2
+        assert "reload the amdgpu driver" in (made.ledger.changes["c1"].switches[0].message or "")
         node.reload()
         made.tell(fx.DriverChanged("driver_reloaded", None))
         made.run()

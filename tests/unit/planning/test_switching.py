@@ -15,6 +15,7 @@ from aimd.planning.switching import (
     SwitchEvent,
     advance,
     outcome_of,
+    refused_write,
     retry_delay,
 )
 from tests.unit.planning.paper import compute_step, memory_step
@@ -135,16 +136,16 @@ def test_reason_and_message_stay_unless_others_are_told():
 
 # hardware notes 1.3: errno, what it leads to, why, and a word that people need
 ERRNOS = [
-    (errno.EBUSY, SwitchEvent.BUSY, Reason.GPU_BUSY, "in use"),
+    (errno.EBUSY, SwitchEvent.BUSY, Reason.GPU_BUSY, "in another pid namespace"),
     (errno.EPERM, SwitchEvent.BUSY, Reason.GPU_IN_RESET, "in reset"),
     (errno.EINVAL, SwitchEvent.REFUSED, Reason.MODE_NOT_AVAILABLE, "does not accept"),
-    (errno.EACCES, SwitchEvent.REFUSED, Reason.NOT_PERMITTED, "may not be written"),
-    (errno.EROFS, SwitchEvent.REFUSED, Reason.NOT_PERMITTED, "read-only"),
+    (errno.EACCES, SwitchEvent.REFUSED, Reason.NOT_PERMITTED, "udev rule"),
+    (errno.EROFS, SwitchEvent.REFUSED, Reason.NOT_PERMITTED, "ProtectKernelTunables"),
     (errno.EIO, SwitchEvent.BROKEN, Reason.DRIVER_FAILED, "reload the amdgpu driver"),
     (errno.ENODEV, SwitchEvent.BROKEN, Reason.GPU_LOST, "gone"),
     (errno.ENOENT, SwitchEvent.BROKEN, Reason.GPU_LOST, "gone"),
     (errno.EINTR, SwitchEvent.BUSY, Reason.GPU_BUSY, "interrupted"),
-    (errno.ENOSPC, SwitchEvent.BROKEN, Reason.DRIVER_FAILED, f"unexpected errno {errno.ENOSPC}"),
+    (errno.ENOSPC, SwitchEvent.BROKEN, Reason.DRIVER_FAILED, "no error that a mode write is known to have"),
 ]
 
 
@@ -152,7 +153,16 @@ ERRNOS = [
 def test_outcome_of_an_errno(code, event, reason, word):
     outcome = outcome_of(code)
     assert (outcome.event, outcome.reason) == (event, reason)
-    assert word in outcome.message
+    assert word in f"{outcome.fact}; {outcome.hint}"
+
+
+@pytest.mark.parametrize("kind", StepKind)
+def test_a_refused_write_names_gpu_file_errno_and_fact(kind):
+    file = "current_memory_partition" if kind is StepKind.MEMORY else "current_compute_partition"
+    assert refused_write("0000:05:00.0", kind, errno.EROFS) == (
+        f"GPU 0000:05:00.0: writing {file} failed with EROFS: sysfs is mounted read-only here"
+    )
+    assert "failed with errno 4711: " in refused_write("0000:05:00.0", kind, 4711)
 
 
 @pytest.mark.parametrize("event", {outcome_of(code).event for code, *_ in ERRNOS})

@@ -355,4 +355,5 @@ def test_a_memory_step_is_written_once_for_the_hive_and_parks_the_change():
     made.change((1, "CPX/NPS4"))
     assert writes(made) == [(ADDRESSES[0], "NPS4")]
     assert journaled(made) == [S.PLANNED, S.SWITCHING, S.AWAITING_RELOAD]
+    assert "modprobe -r amdgpu && modprobe amdgpu" in (switch_of(made).message or "")
     assert made.node.modes() == ["SPX/NPS1", "DPX/NPS1"]
