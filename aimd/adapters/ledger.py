@@ -27,6 +27,7 @@ from aimd.errors import LedgerError
 
 KEPT_EVENTS = 10_000
 KEPT_CHANGES = 100
+BELOW_ALL = -(1 << 63)  # a flipped bit can make the key of an event 0: who reads all is told of it
 PRUNING_INTERVAL = 64  # events; counting them costs more than writing one
 _ROWS = "(key TEXT PRIMARY KEY, payload TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT"
 # Each makes the schema one version newer; a ledger of an older aimd is brought up in one transaction.
@@ -120,7 +121,7 @@ class SqliteLedger:
 
     def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
         with self._errors("read"):
-            rows = self._rows("events", Event, where="key > ?", values=(after,), limit=limit)
+            rows = self._rows("events", Event, where="key > ?", values=(after or BELOW_ALL,), limit=limit)
             found = [replace(event, sequence=row) for row, _, event in rows]
         if self._damaged:
             notes, self._notes = tuple(self._notes), []

@@ -24,7 +24,7 @@ from aimd.planning.reconcile import Policy
 from aimd.sim.node import SimulatedNode
 from aimd.sim.state import FaultKind, SimFault, SimGpu, restore
 from tests.fakes.node import ADDRESSES, RunningNode, fast_state, running_node
-from tests.integration.crash_points import DyingDriver, DyingLedger, Moment, die
+from tests.integration.crash_points import INSIDE, DyingDriver, DyingLedger, Moment, die
 
 NAME = "wanted"
 UNFINISHED = 3  # exit code of a first life that did not die
@@ -89,6 +89,8 @@ def node_in(directory: Path, profile: str) -> SimulatedNode:
 def first_life(directory: Path, scenario: Scenario, moment: Moment, acknowledge: Callable[[str], None]) -> None:
     """Never returns: dies at the moment, or leaves with UNFINISHED when the change has ended without it."""
     asyncio.run(_submit_and_die(directory, scenario, moment, acknowledge))
+    if moment.side == INSIDE:
+        time.sleep(1)  # on a busy machine the kill may come late
     os._exit(UNFINISHED)
 
 

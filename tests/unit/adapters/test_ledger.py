@@ -269,6 +269,14 @@ def test_a_damaged_event_is_left_out_and_told_at_once(path: Path) -> None:
     assert [event.kind for event in content(path)[1]] == ["driver_reloaded", "ledger_row_damaged"]
 
 
+def test_an_event_whose_number_became_zero_is_told(path: Path) -> None:
+    fill(path)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE events SET key = 0 WHERE key = 1")
+        other.commit()
+    assert [event.kind for event in content(path)[1]] == ["driver_reloaded", "ledger_row_damaged"]
+
+
 def make_garbage(path: Path) -> None:
     path.write_bytes(b"this is no database, but long enough to be one" * 200)
 
