@@ -44,16 +44,25 @@ class GpuDriver(Protocol):
 
         Raises:
             UnstableError: the topology moved during every attempt.
-            DriverError: there is no KFD topology.
+            DriverError: there is no KFD topology (ENOENT, ENODEV: the driver is not loaded), or it, the list of KFD
+                clients or a GPU's files could not be read (any other errno: nothing is known of the node now).
         """
         ...
 
     def holders(self) -> tuple[Holder, ...]:
-        """The KFD clients now; the GPUs they hold are named by the partitions of the last scan."""
+        """The KFD clients now; the GPUs they hold are named by the partitions of the last scan.
+
+        Raises:
+            DriverError: the list could not be read; that is not "nobody".
+        """
         ...
 
     def generation(self) -> int | None:
-        """KFD's generation_id, which moves with every node added or removed; None while there is none."""
+        """KFD's generation_id, which moves with every node added or removed; None while there is none.
+
+        Raises:
+            DriverError: it is there and could not be read.
+        """
         ...
 
     def set_compute_mode(self, address: str, mode: ComputeMode) -> None:

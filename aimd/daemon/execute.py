@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from aimd.planning import effects as fx
 from aimd.ports import GpuDriver, Process, Processes
 
 Result = TypeVar("Result")
+NO_DRIVER = (errno.ENOENT, errno.ENODEV)  # of the topology: any other errno says that it could not be read
 
 
 class Executor:
@@ -45,10 +47,9 @@ class Executor:
         if isinstance(effect, fx.Scan):
             return await self._scan(effect)
         if isinstance(effect, fx.Poll):
-            generation, holders = await self._on_driver(lambda: (self._driver.generation(), self._driver.holders()))
-            return fx.Polled(generation, holders)
+            return await self._poll()
         if isinstance(effect, fx.ListHolders):
-            return fx.HoldersSeen(effect.token, await self._on_driver(self._driver.holders))
+            return await self._list_holders(effect)
         if isinstance(effect, fx.WriteMode):
             return await self._write(effect)
         if isinstance(effect, fx.Wake):
@@ -61,11 +62,25 @@ class Executor:
             return fx.HolderEnded(effect.pid, effect.start_time, seen)
         return None
 
+    async def _poll(self) -> fx.Polled | fx.Scanned:
+        """What could not be read is told like a scan that failed: the warning stands until a scan succeeds."""
+        try:
+            generation, holders = await self._on_driver(lambda: (self._driver.generation(), self._driver.holders()))
+        except DriverError as error:
+            return fx.Scanned(0, None, error.message)
+        return fx.Polled(generation, holders)
+
+    async def _list_holders(self, effect: fx.ListHolders) -> fx.HoldersSeen:
+        try:
+            return fx.HoldersSeen(effect.token, await self._on_driver(self._driver.holders))
+        except DriverError as error:
+            return fx.HoldersSeen(effect.token, None, error.message)
+
     async def _scan(self, effect: fx.Scan) -> fx.Scanned:
         try:
             return fx.Scanned(effect.token, await self._on_driver(self._driver.scan))
         except DriverError as error:
-            return fx.Scanned(effect.token, None, error.message, gone=True)
+            return fx.Scanned(effect.token, None, error.message, gone=error.errno in NO_DRIVER)
         except UnstableError as error:
             return fx.Scanned(effect.token, None, error.message)
 

@@ -151,10 +151,11 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class HoldersSeen:
-    """The KFD clients at this moment."""
+    """The KFD clients at this moment; None if they could not be listed, with the failure."""
 
     token: int
-    holders: tuple[Holder, ...]
+    holders: tuple[Holder, ...] | None
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from aimd.domain.gpu import BusyRule, Gpu, Observed
 def driver_was_loaded(observed: Observed, before: Observed) -> bool:
     """Whether the driver was loaded again in between: it counts generations anew, and memory modes change only then.
 
-    A memory mode that cannot be read (GPU in reset) says nothing.
+    What cannot be read (a memory mode of a GPU in reset, the generation) says nothing.
     """
-    if (observed.topology_generation or 0) < (before.topology_generation or 0):
+    generation = observed.topology_generation
+    if generation is not None and generation < (before.topology_generation or 0):
         return True
     modes = {gpu.pci_address: gpu.memory_mode for gpu in before.gpus}
     return any(

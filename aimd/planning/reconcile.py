@@ -263,7 +263,7 @@ class Reconciler:
 
     def _handled(self, transaction: Transaction, event: fx.Event, now: fx.Instant) -> Reached:
         transaction.registered = self._desk.holders_on(transaction.gpu)
-        if isinstance(event, fx.HoldersSeen):
+        if isinstance(event, fx.HoldersSeen) and event.holders is not None:
             self._node.amend(replace(self._node.observed, holders=event.holders))
         return transaction.handle(event, self._node.observed, now)
 

@@ -118,6 +118,10 @@ class Transaction:
     def _holders_while_waiting(self, event: fx.HoldersSeen, observed: Observed, now: fx.Instant) -> Reached:
         rule = self.learned_rule or observed.busy_rule
         step = self._switch.step
+        if event.holders is None:
+            if self._late(now):
+                return self._step(SwitchEvent.DEADLINE, now, Reason.DEADLINE_EXCEEDED, event.failure)
+            return self._retry(SwitchEvent.OCCUPIED, now, Reason.GPU_BUSY, event.failure, HOLDER_POLL_SECONDS)
         in_the_way = [h for h in event.holders if step.gpu in h.gpus or rule is BusyRule.NODE_WIDE]
         seen = {holder.pid for holder in in_the_way}
         in_the_way += [holder for holder in self.registered if holder.pid not in seen]
@@ -155,13 +159,16 @@ class Transaction:
         if self._refused is None:
             return self.change, self._actions(), None
         refused, gpu = outcome_of(self._refused), self._switch.step.gpu
-        own = [holder for holder in event.holders if gpu in holder.gpus]
+        holders = list(event.holders or ())
+        own = [holder for holder in holders if gpu in holder.gpus]
         words = refused_write(gpu, self._switch.step.kind, self._refused)
         if own:
             words += f" by {_names(own)}"
-        elif event.holders and refused.reason is Reason.GPU_BUSY and observed.busy_rule is not BusyRule.PER_GPU:
+        elif event.failure is not None:
+            words += f", by whom is unknown: {event.failure}"
+        elif holders and refused.reason is Reason.GPU_BUSY and observed.busy_rule is not BusyRule.PER_GPU:
             self.learned_rule = BusyRule.NODE_WIDE
-            words += f", the driver's rule is node-wide, by {_names(list(event.holders))} on other GPUs"
+            words += f", the driver's rule is node-wide, by {_names(holders)} on other GPUs"
         else:
             words += f"; {refused.hint}"
         if self._late(now):

@@ -6,10 +6,10 @@ import errno
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
+from aimd.adapters.amdgpu.errnos import ABSENT, unreadable
 from aimd.adapters.amdgpu.layout import SYSTEM, SysfsLayout
+from aimd.adapters.amdgpu.pci import COMPUTE_FILE, MEMORY_FILE, PciFiles, PciReader
 from aimd.adapters.amdgpu.topology import KfdNode, Topology, read_generation, read_topology
 from aimd.domain.gpu import BusyRule, Gpu, Holder, Observed, Partition, pci_address
 from aimd.domain.modes import ComputeMode, MemoryMode
@@ -17,24 +17,6 @@ from aimd.errors import DriverError, UnstableError
 from aimd.ports import Sysfs
 
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-COMPUTE_FILE = "current_compute_partition"
-MEMORY_FILE = "current_memory_partition"
-
-
-@dataclass(frozen=True, slots=True)
-class _PciFiles:
-    """What the PCI device's files say; None where a file is absent or unreadable."""
-
-    device_id: int | None = None
-    compute: ComputeMode | None = None
-    memory: MemoryMode | None = None
-    compute_modes: tuple[ComputeMode, ...] | None = None
-    memory_modes: tuple[MemoryMode, ...] | None = None
-    memory_writable: bool = False
-    memory_bytes: int | None = None
-    numa_node: int | None = None
-    in_reset: bool = False
-    partitionable: bool = False
 
 
 class AmdgpuDriver:
@@ -64,16 +46,21 @@ class AmdgpuDriver:
         raise UnstableError("the KFD topology moved while mode files were read", hint="the next scan will do")
 
     def holders(self) -> tuple[Holder, ...]:
+        folder = self._layout.processes
         try:
-            pids = sorted(int(name) for name in self._sysfs.listdir(self._layout.processes) if name.isdigit())
-        except OSError:
-            return ()
+            pids = sorted(int(name) for name in self._sysfs.listdir(folder) if name.isdigit())
+        except OSError as error:
+            if error.errno in ABSENT:
+                return ()  # no driver, no clients
+            raise unreadable(error, folder, "the list of KFD clients") from error
         found = []
         for pid in pids:
             try:
-                names = self._sysfs.listdir(f"{self._layout.processes}/{pid}")
-            except OSError:
-                continue  # released between the two listings
+                names = self._sysfs.listdir(f"{folder}/{pid}")
+            except OSError as error:
+                if error.errno in ABSENT:
+                    continue  # released between the two listings
+                raise unreadable(error, f"{folder}/{pid}", f"what process {pid} holds") from error
             identities = (int(name[5:]) for name in names if name.startswith("vram_") and name[5:].isdigit())
             gpus = frozenset(self._address_by_gpu_id[i] for i in identities if i in self._address_by_gpu_id)
             found.append(Holder(pid, self._command_of(pid), gpus))
@@ -117,12 +104,14 @@ class AmdgpuDriver:
         for address in self._pci_addresses():
             by_address.setdefault(address, [])
         gpus = []
+        reader = PciReader(self._sysfs, self._layout)
         for address in sorted(by_address):
-            files = self._pci_files(address)
+            files = reader.read(address)
             if by_address[address] or files.partitionable:
                 gpus.append(_gpu(address, by_address[address], files))
         rule = self._busy_rule(gpus)
-        return Observed(tuple(gpus), self.holders(), topology.generation, rule, _warnings(topology))
+        warnings = (*_warnings(topology), *reader.warnings)
+        return Observed(tuple(gpus), self.holders(), topology.generation, rule, warnings)
 
     def _pci_addresses(self) -> list[str]:
         for folder in self._layout.pci:
@@ -132,38 +121,6 @@ class AmdgpuDriver:
                 continue
             return [name for name in names if _ADDRESS.fullmatch(name)]
         return []
-
-    def _pci_files(self, address: str) -> _PciFiles:
-        path = self._layout.pci_file(self._sysfs, address, "")
-        if path is None:
-            return _PciFiles()
-        compute, in_reset = self._text(path + COMPUTE_FILE)
-        memory, memory_in_reset = self._text(path + MEMORY_FILE)
-        return _PciFiles(
-            device_id=_number(self._text(path + "device")[0]),
-            compute=ComputeMode.__members__.get(compute or ""),
-            memory=MemoryMode.__members__.get(memory or ""),
-            compute_modes=_modes(ComputeMode, self._text(path + "available_compute_partition")[0]),
-            memory_modes=_modes(MemoryMode, self._text(path + "available_memory_partition")[0]),
-            memory_writable=self._is_writable(path + MEMORY_FILE),
-            memory_bytes=_number(self._text(path + "mem_info_vram_total")[0]),
-            numa_node=_number(self._text(path + "numa_node")[0]),
-            in_reset=in_reset or memory_in_reset,
-            partitionable=compute is not None or in_reset,
-        )
-
-    def _text(self, path: str) -> tuple[str | None, bool]:
-        """Content without white space at its ends (None if unreadable), and whether EPERM says "in reset"."""
-        try:
-            return self._sysfs.read(path).decode("ascii", "replace").strip(), False
-        except OSError as error:
-            return None, error.errno == errno.EPERM
-
-    def _is_writable(self, path: str) -> bool:
-        try:
-            return self._sysfs.writable(path)
-        except OSError:
-            return False
 
     def _busy_rule(self, gpus: list[Gpu]) -> BusyRule:
         """By files that came with a driver generation, never by kernel version.
@@ -184,21 +141,7 @@ class AmdgpuDriver:
         return BusyRule.UNKNOWN
 
 
-def _number(text: str | None) -> int | None:
-    try:
-        return int(text, 0) if text else None
-    except ValueError:
-        return None
-
-
-def _modes(kind: type[ComputeMode | MemoryMode], text: str | None) -> tuple[Any, ...] | None:
-    """The modes of a list such as `SPX, DPX`; None where the file is absent, () for `Not supported`."""
-    if text is None:
-        return None
-    return tuple(kind[word.strip()] for word in text.split(",") if word.strip() in kind.__members__)
-
-
-def _gpu(address: str, nodes: list[KfdNode], files: _PciFiles) -> Gpu:
+def _gpu(address: str, nodes: list[KfdNode], files: PciFiles) -> Gpu:
     partitions = tuple(sorted((_partition(node) for node in nodes), key=lambda partition: partition.index))
     properties = nodes[0].properties if nodes else {}
     numa = files.numa_node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aimd.adapters.amdgpu.errnos import OWN_WANT, unreadable
 from aimd.errors import DriverError
 from aimd.ports import Sysfs
 
@@ -28,12 +29,14 @@ class SysfsLayout:
     pci: tuple[str, ...]
 
     def pci_file(self, sysfs: Sysfs, address: str, name: str) -> str | None:
-        """Path of a file of the PCI device, or None if no folder has the device."""
+        """Path of a file of the PCI device, or None if no folder has it; raises DriverError for want of memory."""
         for folder in self.pci:
             path = f"{folder}/{address}"
             try:
                 sysfs.listdir(path)
-            except OSError:
+            except OSError as error:
+                if error.errno in OWN_WANT:
+                    raise unreadable(error, path, f"the folder of GPU {address}") from error
                 continue
             return f"{path}/{name}"
         return None

@@ -11,6 +11,7 @@ import re
 import time
 from dataclasses import dataclass
 
+from aimd.adapters.amdgpu.errnos import ABSENT, OWN_WANT, unreadable
 from aimd.errors import DriverError, UnstableError
 from aimd.ports import Sysfs
 
@@ -50,11 +51,20 @@ def parse_properties(text: bytes) -> dict[str, int]:
 
 
 def read_generation(sysfs: Sysfs, topology: str) -> int | None:
-    """generation_id, or None where there is none (no driver, or a capture without it)."""
+    """generation_id, or None where there is none (no driver, or a capture without it).
+
+    Raises:
+        DriverError: it is there and could not be read.
+    """
+    path = f"{topology}/generation_id"
     try:
-        return int(sysfs.read(f"{topology}/generation_id"))
-    except (OSError, ValueError):
+        return int(sysfs.read(path))
+    except ValueError:
         return None
+    except OSError as error:
+        if error.errno in ABSENT:
+            return None
+        raise unreadable(error, path, "the KFD topology's generation") from error
 
 
 def read_topology(sysfs: Sysfs, topology: str) -> Topology:
@@ -65,7 +75,7 @@ def read_topology(sysfs: Sysfs, topology: str) -> Topology:
 
     Raises:
         UnstableError: it moved during each of ATTEMPTS readings.
-        DriverError: there is no topology.
+        DriverError: there is no topology (ENOENT, ENODEV), or it could not be read (any other errno).
     """
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -87,6 +97,8 @@ def read_topology(sysfs: Sysfs, topology: str) -> Topology:
 
 
 def _no_topology(error: OSError, topology: str) -> DriverError:
+    if error.errno not in ABSENT:
+        return unreadable(error, topology, "the KFD topology")
     return DriverError(
         f"{topology} cannot be read ({error.strerror}): the amdgpu driver is not loaded or has no compute GPU",
         errno=error.errno or errno.EIO,
@@ -113,6 +125,8 @@ def _read_node(sysfs: Sysfs, path: str, number: int) -> _Reading:
     except OSError as error:
         if error.errno in _MOVED:
             sysfs.listdir(path)  # raises when the node has gone: the caller reads again
+        if error.errno in OWN_WANT:
+            raise
         return _Reading(number, None, "hidden" if error.errno == errno.EPERM else "broken")
     gpu_id = _read_int(sysfs, f"{path}/gpu_id")
     if properties and not gpu_id and not properties.get("simd_count"):
@@ -123,23 +137,32 @@ def _read_node(sysfs: Sysfs, path: str, number: int) -> _Reading:
 
 
 def _read_int(sysfs: Sysfs, path: str) -> int | None:
+    """None where it is absent or unreadable; raises OSError for want of this process or machine."""
     try:
         return int(sysfs.read(path))
-    except (OSError, ValueError):
+    except ValueError:
+        return None
+    except OSError as error:
+        if error.errno in OWN_WANT:
+            raise
         return None
 
 
 def _read_memory(sysfs: Sysfs, path: str) -> int | None:
-    """Sum of the node's memory banks, None where no bank can be read."""
+    """Sum of the node's memory banks, None where no bank can be read; raises OSError like `_read_int`."""
     total = None
     try:
         banks = sysfs.listdir(f"{path}/mem_banks")
-    except OSError:
+    except OSError as error:
+        if error.errno in OWN_WANT:
+            raise
         return None
     for bank in banks:
         try:
             size = parse_properties(sysfs.read(f"{path}/mem_banks/{bank}/properties")).get("size_in_bytes")
-        except OSError:
+        except OSError as error:
+            if error.errno in OWN_WANT:
+                raise
             size = None
         if size is not None:
             total = (total or 0) + size
