@@ -7,7 +7,7 @@ import pytest
 from tests.dispatch.builds import build, copy_sources, run_tests, runtime_library
 
 TESTS = (
-    "test_native_lockstep.py",
+    "test_native_lockstep.py::test_seeded_lives",
     "test_native_large.py",
     "test_native_expiry.py",
     "test_native_core.py",
