@@ -40,6 +40,7 @@ class Switch:
         reason, message: why it failed or waits, once known.
         began, ended: CLOCK_MONOTONIC seconds.
         write_seconds: time spent inside the driver's write, for comparison with the whole.
+        generation: KFD's generation_id when a memory mode was requested; each driver load counts it anew.
     """
 
     step: Step
@@ -51,6 +52,7 @@ class Switch:
     began: float | None = None
     ended: float | None = None
     write_seconds: float = 0.0
+    generation: int | None = None
 
     @property
     def final(self) -> bool:

@@ -12,7 +12,7 @@ from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerWrite
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.switch import ModeChange
 from aimd.errors import UnreachableError
-from aimd.planning.observation import carried_over, driver_was_loaded
+from aimd.planning.observation import carried_over, driver_was_loaded, loaded_since
 from aimd.planning.view import gpu_statuses, pending_memory
 
 KEPT_CHANGES = 100
@@ -25,12 +25,17 @@ class NodeState:
         records: what the ledger keeps of each GPU, by PCI address.
         changes: mode changes by name, oldest first.
         reload_seen: the driver was loaded since this was last looked at.
+        driver_gone: it is not loaded now.
+        announced: GPUs that were bound to the driver, of which no observation was taken since.
     """
 
     def __init__(self, first_generation: int) -> None:
         self.records: dict[str, GpuRecord] = {}
         self.changes: dict[str, ModeChange] = {}
         self.reload_seen = False
+        self.driver_gone = False
+        self.announced: set[str] = set()
+        self._arrived: set[str] = set()
         self.snapshot = NodeSnapshot(generation=first_generation)
         self.warnings: tuple[str, ...] = ()
         self._observed: Observed | None = None
@@ -58,8 +63,12 @@ class NodeState:
 
     def take(self, observed: Observed) -> None:
         """Keep a new observation, with what is known besides it."""
-        if self._observed is not None:
-            self.reload_seen = self.reload_seen or driver_was_loaded(observed, self._observed)
+        before = self._observed
+        loaded = driver_was_loaded(observed, before) if before else loaded_since(observed, self.changes.values())
+        self.reload_seen = self.reload_seen or loaded
+        self.driver_gone = False
+        self._arrived |= self.announced
+        self.announced.clear()
         self._observed = carried_over(observed, self._observed, self._shown.values())
         self.warnings = observed.warnings
 
@@ -73,11 +82,16 @@ class NodeState:
 
     def lose_driver(self) -> None:
         """No driver, no partitions; when it is there again it has been loaded anew."""
-        self.reload_seen = True
+        self.reload_seen = self.driver_gone = True
         if self._observed is not None:
             gpus = tuple(replace(gpu, partitions=(), reported_compute=None) for gpu in self._observed.gpus)
             self._observed = replace(self._observed, gpus=gpus, holders=(), topology_generation=None)
             self._shown = {gpu.pci_address: gpu for gpu in gpus}
+
+    def arrivals(self) -> set[str]:
+        """GPUs that have come, or come back, since this was last asked: their driver chose the mode anew."""
+        arrived, self._arrived = self._arrived, set()
+        return arrived
 
     def record(self, address: str) -> GpuRecord:
         return self.records.get(address) or GpuRecord(address)
@@ -88,6 +102,9 @@ class NodeState:
         for gpu in self.observed.gpus:
             if gpu.pci_address in hidden:
                 continue
+            before = self._shown.get(gpu.pci_address)
+            if gpu.partitions and (before is None or not before.partitions):
+                self._arrived.add(gpu.pci_address)
             self._shown[gpu.pci_address] = gpu
             record = self.record(gpu.pci_address)
             if gpu.partitions and not gpu.in_reset and record.mode != gpu.mode:

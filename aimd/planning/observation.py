@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from aimd.domain.gpu import BusyRule, Gpu, Observed
+from aimd.domain.switch import ModeChange
 
 
 def driver_was_loaded(observed: Observed, before: Observed) -> bool:
@@ -21,6 +22,17 @@ def driver_was_loaded(observed: Observed, before: Observed) -> bool:
         None not in (gpu.memory_mode, old := modes.get(gpu.pci_address)) and gpu.memory_mode is not old
         for gpu in observed.gpus
     )
+
+
+def loaded_since(observed: Observed, changes: Iterable[ModeChange]) -> bool:
+    """Whether the driver was loaded since a memory mode was requested, as far as generations tell.
+
+    They are counted anew at each load: one that is lower than at the request is of another load. One that is not
+    lower says nothing.
+    """
+    asked = [change.switches[change.current].generation for change in changes if change.current is not None]
+    generation = observed.topology_generation
+    return generation is not None and any(before is not None and generation < before for before in asked)
 
 
 def carried_over(observed: Observed, before: Observed | None, shown: Iterable[Gpu]) -> Observed:

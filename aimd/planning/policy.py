@@ -9,11 +9,15 @@ from aimd.planning.rooms import Repartition
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The part of the configuration that planning sees; times in seconds."""
+    """The part of the configuration that planning sees; times in seconds.
+
+    `reload_seconds` is what the GPUs of a hive have to come back after a driver load: with eight of them minutes.
+    """
 
     allow_memory_mode_change: bool = False
     wait_seconds: float = 30.0
     settle_seconds: float = 30.0
+    reload_seconds: float = 300.0
     wish_retry_seconds: float = 60.0
     repartition: Repartition = Repartition.WHEN_IDLE
     slots_per_partition: int = 16

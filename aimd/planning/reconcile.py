@@ -23,6 +23,7 @@ from aimd.planning import effects as fx
 from aimd.planning.claim_events import ClaimEvents
 from aimd.planning.claims import ClaimDesk
 from aimd.planning.node_state import NodeState
+from aimd.planning.notes import drain_note, driver_note, reboot_note, under_way
 from aimd.planning.planner import plan
 from aimd.planning.policy import Policy
 from aimd.planning.restart import abandon_rest, reopened
@@ -53,6 +54,7 @@ class Reconciler:
         self._wishes = OpenWishes(policy.wish_retry_seconds)
         self._claim_events = ClaimEvents(self._desk, self._node)
         self._layout: fx.Started | None = None
+        self._looked = False
         self._to_resume: set[str] = set()
         self._taken: frozenset[str] = frozenset()  # GPUs that claims have had since wishes were looked at
         self._transaction: Transaction | None = None
@@ -111,7 +113,7 @@ class Reconciler:
         for change in event.ledger.changes:
             node.changes[change.name] = change
             if change.current is not None:
-                touched.append(reopened(change, self._boot_id, now, rebooted=rebooted))
+                touched.append(reopened(change, self._boot_id, now, self._policy, rebooted=rebooted))
                 node.changes[change.name] = touched[-1]
                 kept = {record.address: record for record in kept_wishes(touched[-1], node.records)}
                 wished.update(kept)
@@ -120,7 +122,7 @@ class Reconciler:
         node.reload_seen = rebooted
         if not rebooted:  # hardware changes with the power off: within a boot a GPU that is missing is lost
             node.expect(node.records)
-        notes = (*event.ledger.notes, *([_reboot_note(now)] if rebooted else ()))
+        notes = (*event.ledger.notes, *([reboot_note(now)] if rebooted else ()))
         write = LedgerWrite(tuple(touched), tuple(wished.values()), notes, self._boot_id)
         return (fx.Commit(write), *self._claim_events.started(event.ledger, now, rebooted=rebooted), fx.Scan())
 
@@ -155,6 +157,7 @@ class Reconciler:
     # -- observation -----------------------------------------------------------------------------------------
 
     def _scanned(self, event: fx.Scanned, now: fx.Instant) -> Effects:
+        self._looked = True
         if event.observed is not None:
             self._node.take(event.observed)
         else:
@@ -194,10 +197,9 @@ class Reconciler:
     def _driver_changed(self, event: fx.DriverChanged, now: fx.Instant) -> Effects:
         if event.kind == "driver_reloaded":
             self._node.reload_seen = True
-        subject = event.address or "node"
-        words = f"driver event {event.kind}" + (f" of GPU {event.address}" if event.address else "")
-        note = NodeEvent(event.kind, subject, words, now.wall)
-        return (fx.Commit(LedgerWrite(events=(note,))), fx.Scan())
+        if event.kind == "gpu_added" and event.address is not None:
+            self._node.announced.add(event.address)
+        return (fx.Commit(LedgerWrite(events=(driver_note(event, now),))), fx.Scan())
 
     # -- changes ---------------------------------------------------------------------------------------------
 
@@ -219,7 +221,7 @@ class Reconciler:
             )
             return (fx.Reply(event.request, taken),)
         if self._transaction is not None:
-            return (fx.Reply(event.request, _under_way(self._transaction.change)),)
+            return (fx.Reply(event.request, under_way(self._transaction.change)),)
         try:
             planned = self.plan(event.wishes, drain=event.drain)
         except UnreachableError as error:
@@ -227,8 +229,8 @@ class Reconciler:
         if planned.refusals:
             return (fx.Reply(event.request, PlanRefusedError(planned)),)
         change = self._new_change(event, planned, now, "client")
-        accepted = self._keep(change, now, "plan_accepted", f"{len(change.switches)} switch(es) planned")
-        return (*self._answered((*accepted, fx.Reply(event.request, change))), *self._begin(change, now))
+        kept = self._keep(change, now, "plan_accepted", f"{len(change.switches)} switch(es) planned")
+        return (*self._answered((*kept, fx.Reply(event.request, change))), *self._begin(change, now))
 
     def _new_change(self, event: fx.Submitted, planned: Plan, now: fx.Instant, origin: str) -> ModeChange:
         wait = self._policy.wait_seconds if event.wait_seconds is None else event.wait_seconds
@@ -258,7 +260,8 @@ class Reconciler:
         if change.current is None:
             return self._publish()
         self._token += 1
-        self._transaction = Transaction(change, self._token, self._policy.settle_seconds)
+        budgets = self._policy.settle_seconds, self._policy.reload_seconds
+        self._transaction = Transaction(change, self._token, *budgets)
         return self._progress(self._transaction.resume(self._node.observed, now), now)
 
     def _handled(self, transaction: Transaction, event: fx.Event, now: fx.Instant) -> Reached:
@@ -299,10 +302,11 @@ class Reconciler:
         node = self._node
         if self._transaction is not None:
             return ()
-        if node.reload_seen:
+        if node.reload_seen and not node.driver_gone:
             node.reload_seen = False
             self._wishes.open(self._wished)
             self._to_resume |= {change.name for change in node.changes.values() if change.current is not None}
+        self._wishes.open(node.arrivals() & self._wished)
         for change in sorted(node.changes.values(), key=lambda change: change.state is SwitchState.AWAITING_RELOAD):
             if change.current is not None and (change.name in self._to_resume or self._goes_on(change)):
                 self._to_resume.discard(change.name)
@@ -312,8 +316,8 @@ class Reconciler:
         begun = self._switch_for(wanted.claim, wanted.switches, now) if wanted is not None else ()
         if begun:
             return (*settled, *begun)
-        self._wishes.open((self._taken - self._desk.taken) & self._wished)
-        self._taken = self._desk.taken
+        left, self._taken = self._taken - self._desk.taken, self._desk.taken
+        self._wishes.open(left & self._wished)
         return (*settled, *self._publish(), *self._pursue_wishes(now))
 
     def _goes_on(self, change: ModeChange) -> bool:
@@ -343,7 +347,7 @@ class Reconciler:
         if not isinstance(answer, tuple):
             claim, switches = answer.claim, answer.switches
             if self._transaction is not None:
-                return (fx.Reply(event.request, _under_way(self._transaction.change)),)
+                return (fx.Reply(event.request, under_way(self._transaction.change)),)
             return self._switch_for(claim, switches, now, event.request)
         return self._answered(answer)
 
@@ -372,17 +376,16 @@ class Reconciler:
         if record == self._node.record(event.gpu):
             return (fx.Reply(event.request, None),)
         self._node.records[event.gpu] = record
-        kind = "gpu_draining" if event.draining else "gpu_undrained"
-        words = "takes no new claims" if event.draining else "takes claims again"
-        note = NodeEvent(kind, event.gpu, f"GPU {event.gpu} {words}", now.wall)
-        commit = fx.Commit(LedgerWrite(gpus=(record,), events=(note,)))
+        commit = fx.Commit(LedgerWrite(gpus=(record,), events=(drain_note(event, now),)))
         work = self._next_work(now) if self._node.scanned else ()
         return (commit, *self._publish(), fx.Reply(event.request, None), *work)
 
     # -- view ------------------------------------------------------------------------------------------------
 
     def _publish(self) -> Effects:
-        """A new snapshot if anything in it has changed."""
+        """A new snapshot if anything in it has changed; none before the first look at the node has ended."""
+        if not self._looked:
+            return ()
         active = self._transaction.change if self._transaction is not None else None
         desk = self._desk
         self._taken |= desk.taken
@@ -393,15 +396,3 @@ class Reconciler:
         """The effects with the answer last: who has it finds in the snapshot what it tells of."""
         replies = tuple(effect for effect in effects if isinstance(effect, fx.Reply))
         return (*(effect for effect in effects if not isinstance(effect, fx.Reply)), *self._publish(), *replies)
-
-
-def _under_way(change: ModeChange) -> ConflictError:
-    return ConflictError(
-        f"mode change {change.name} is under way; one runs at a time on a node",
-        code=Reason.SWITCH_IN_PROGRESS.value,
-        hint=f"aimctl describe plan {change.name} shows how far it is; try again when it has ended",
-    )
-
-
-def _reboot_note(now: fx.Instant) -> NodeEvent:
-    return NodeEvent("rebooted", "node", "the machine was rebooted since aimd ran last", now.wall)

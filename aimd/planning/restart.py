@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aimd.domain.plan import Reason
+from aimd.domain.plan import Reason, StepKind
 from aimd.domain.switch import ModeChange, SwitchState
 from aimd.planning.effects import Instant
+from aimd.planning.policy import Policy
 from aimd.planning.switching import SwitchEvent, advance
 
 
-def reopened(change: ModeChange, boot_id: str, now: Instant, *, rebooted: bool) -> ModeChange:
+def reopened(change: ModeChange, boot_id: str, now: Instant, policy: Policy, *, rebooted: bool) -> ModeChange:
     """The unfinished change as it goes on after the daemon, or the machine, was started again."""
     index = change.current
     assert index is not None
@@ -19,7 +20,9 @@ def reopened(change: ModeChange, boot_id: str, now: Instant, *, rebooted: bool) 
     words = "the machine was rebooted; the driver has chosen the compute mode anew" if rebooted else None
     switch = advance(change.switches[index], happened, now.monotonic, reason=reason, message=words)
     if not switch.final:
-        switch = replace(switch, deadline=now.monotonic + change.wait_seconds)
+        loading = switch.step.kind is StepKind.MEMORY and switch.state is SwitchState.RESCANNING
+        budget = policy.reload_seconds if loading else change.wait_seconds
+        switch = replace(switch, deadline=now.monotonic + budget)
         # A roll back has to end with the reason it is made for, and a reload is still what is waited for.
         if switch.state not in (SwitchState.ROLLING_BACK, SwitchState.AWAITING_RELOAD):
             switch = replace(switch, reason=None, message=None)

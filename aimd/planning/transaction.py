@@ -16,12 +16,13 @@ from aimd.domain.plan import Reason, StepKind
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.planning import effects as fx
 from aimd.planning.switching import RELOAD_DRIVER, SwitchEvent, advance, outcome_of, refused_write, retry_delay
-from aimd.planning.verify import in_mode, verify
+from aimd.planning.verify import absent_members, in_mode, verify
 
 Reached = tuple[ModeChange, tuple[fx.Effect, ...], NodeEvent | None]
 
 HOLDER_POLL_SECONDS = 0.1
 SCAN_RETRY_SECONDS = 0.1
+LOAD_POLL_SECONDS = 0.25
 FAILED_EFFECT_SECONDS = 0.5
 _HIDDEN = frozenset({SwitchState.SWITCHING, SwitchState.RESCANNING, SwitchState.VERIFYING, SwitchState.ROLLING_BACK})
 
@@ -35,11 +36,12 @@ class Transaction:
         registered: processes of claims with a place on the current GPU; they are waited for like KFD clients.
     """
 
-    def __init__(self, change: ModeChange, token: int, settle_seconds: float) -> None:
+    def __init__(self, change: ModeChange, token: int, settle_seconds: float, reload_seconds: float) -> None:
         self.change = change
         self.token = token
         self.learned_rule: BusyRule | None = None
         self._settle_seconds = settle_seconds
+        self._reload_seconds = reload_seconds
         self.registered: tuple[Holder, ...] = ()
         self._refused: int | None = None  # errno of the last write that can be tried again
         self._wrote_back = False
@@ -83,7 +85,7 @@ class Transaction:
         if self._switch.state is SwitchState.PLANNED:
             return self._begin(observed, now)
         if self._switch.state is SwitchState.AWAITING_RELOAD:
-            return self._step(SwitchEvent.RELOADED, now, budget=self._settle_seconds)
+            return self._step(SwitchEvent.RELOADED, now, budget=self._reload_seconds)
         return self.change, self._actions(), None
 
     def handle(self, event: fx.Event, observed: Observed | None, now: fx.Instant) -> Reached:
@@ -134,11 +136,14 @@ class Transaction:
             return self._step(SwitchEvent.DEADLINE, now, Reason.GPU_BUSY, words)
         return self._retry(SwitchEvent.OCCUPIED, now, Reason.GPU_BUSY, words, HOLDER_POLL_SECONDS)
 
-    def _written(self, event: fx.WriteEnded, _observed: Observed, now: fx.Instant) -> Reached:
+    def _written(self, event: fx.WriteEnded, observed: Observed, now: fx.Instant) -> Reached:
         self._keep(replace(self._switch, write_seconds=self._switch.write_seconds + event.seconds))
         if event.errno == 0:
             self._wrote_back = self._switch.state is SwitchState.ROLLING_BACK
-            words = self._reload_wanted() if self._switch.step.kind is StepKind.MEMORY else None
+            words = None
+            if self._switch.step.kind is StepKind.MEMORY:
+                words = self._reload_wanted()
+                self._keep(replace(self._switch, generation=observed.topology_generation))
             return self._step(SwitchEvent.WRITTEN, now, words=words, budget=self._settle_seconds)
         outcome = outcome_of(event.errno)
         if outcome.event is SwitchEvent.BUSY:
@@ -176,7 +181,9 @@ class Transaction:
         delay = retry_delay(self._switch.attempts)
         return self._retry(SwitchEvent.BUSY, now, refused.reason, words, delay)
 
-    def _rescanned(self, event: fx.Scanned, _observed: Observed, now: fx.Instant) -> Reached:
+    def _rescanned(self, event: fx.Scanned, observed: Observed, now: fx.Instant) -> Reached:
+        if self._switch.step.kind is StepKind.MEMORY:
+            return self._reloaded(event, observed, now)
         if event.observed is not None:
             return self._step(SwitchEvent.STABLE, now)
         words = f"the node could not be scanned: {event.failure}"
@@ -184,9 +191,25 @@ class Transaction:
             return self._step(SwitchEvent.DEADLINE, now, Reason.DEADLINE_EXCEEDED, words, budget=self._settle_seconds)
         return self._retry(SwitchEvent.UNSTABLE, now, Reason.DEADLINE_EXCEEDED, words, SCAN_RETRY_SECONDS)
 
+    def _reloaded(self, event: fx.Scanned, observed: Observed, now: fx.Instant) -> Reached:
+        """A driver load is complete when every GPU of the hive is there with partitions: they come one by one."""
+        absent = absent_members(self._switch.step, observed)
+        if event.observed is not None and not absent:
+            return self._step(SwitchEvent.STABLE, now)
+        words = f"the driver load is not complete: no partitions of {', '.join(f'GPU {gpu}' for gpu in absent)} yet"
+        reason = Reason.DRIVER_FAILED
+        if event.observed is None:
+            reason, words = Reason.DEADLINE_EXCEEDED, f"the node could not be scanned: {event.failure}"
+        if self._late(now):
+            words += f"; waited {self._reload_seconds:g} s, {RELOAD_DRIVER}"
+            return self._step(SwitchEvent.DEADLINE, now, reason, words)
+        return self._retry(SwitchEvent.UNSTABLE, now, reason, words, LOAD_POLL_SECONDS)
+
     def _verified(self, _event: fx.Woken, observed: Observed, now: fx.Instant) -> Reached:
         step = self._switch.step
         verdict = verify(step, observed)
+        if verdict is SwitchEvent.UNSTABLE:
+            return self._step(verdict, now)
         if verdict is SwitchEvent.VERIFIED:
             return self._step(verdict, now, observed=observed)
         gpu = observed.gpu(step.gpu)

@@ -12,7 +12,10 @@ SIZE_TOLERANCE = 0.01  # ranges differ by 16 MiB of at least 16 GiB; a wrong mod
 
 
 def verify(step: Step, observed: Observed) -> SwitchEvent:
-    """VERIFIED, UNCHANGED (still the old mode, file and partitions), MISMATCH or BROKEN (the GPU has gone)."""
+    """VERIFIED, UNCHANGED (still the old mode, file and partitions), MISMATCH or BROKEN (the GPU has gone).
+
+    Of a memory step UNSTABLE instead of BROKEN: a driver load brings the GPUs of a hive one after the other.
+    """
     return _verify_memory(step, observed) if step.kind is StepKind.MEMORY else _verify_compute(step, observed)
 
 
@@ -41,6 +44,12 @@ def missing_partitions(gpu: Gpu) -> int:
     return (partition_count(gpu.compute_mode, gpu.model.xcc_count) or 0) - len(gpu.partitions)
 
 
+def absent_members(step: Step, observed: Observed) -> list[str]:
+    """The GPUs of the step that a driver load has yet to bring: without partitions, or with an unknown memory mode."""
+    present = {gpu.pci_address for gpu in observed.gpus if gpu.partitions and gpu.memory_mode is not None}
+    return [address for address in step.gpus if address not in present]
+
+
 def _sizes_plausible(gpu: Gpu, count: int) -> bool:
     sizes = [partition.memory_bytes for partition in gpu.partitions if partition.memory_bytes is not None]
     if not sizes:
@@ -62,9 +71,9 @@ def _verify_compute(step: Step, observed: Observed) -> SwitchEvent:
 
 
 def _verify_memory(step: Step, observed: Observed) -> SwitchEvent:
+    if absent_members(step, observed):
+        return SwitchEvent.UNSTABLE
     modes = [gpu.memory_mode for address in step.gpus if (gpu := observed.gpu(address)) is not None]
-    if len(modes) < len(step.gpus):
-        return SwitchEvent.BROKEN
     if all(mode is step.after.memory for mode in modes):
         return SwitchEvent.VERIFIED
     return SwitchEvent.UNCHANGED if all(mode is step.before.memory for mode in modes) else SwitchEvent.MISMATCH

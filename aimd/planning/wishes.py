@@ -64,7 +64,7 @@ class OpenWishes:
         """The wishes that can be carried out now with their plan, and those that are refused and thereby closed.
 
         `taken` are GPUs that somebody is assigned to. GPUs that a process holds, and those whose switch has failed a
-        moment ago, are passed over, too.
+        moment ago, are passed over, too, and so are those without partitions: they may still be coming.
         """
         wishes = {a: w for a in self._open if (r := records.get(a)) is not None and (w := r.wish) is not None}
         self._open = {a for a, wish in wishes.items() if (gpu := view.gpu(a)) is None or not satisfied(gpu, wish)}
@@ -73,7 +73,8 @@ class OpenWishes:
         node_wide = view.busy_rule is BusyRule.NODE_WIDE
         held = {a for holder in view.holders for a in (self._open if node_wide else holder.gpus)}
         while True:
-            ready = {a: wishes[a] for a in sorted(self._open - held - taken - resting) if view.gpu(a) is not None}
+            idle = sorted(self._open - held - taken - resting)
+            ready = {a: wishes[a] for a in idle if (gpu := view.gpu(a)) is not None and gpu.partitions}
             planned = plan(Desired(ready, allow_memory), view)
             if not planned.refusals:
                 break

@@ -51,6 +51,7 @@ rescanning           stable > verifying              unstable > rescanning      
 rescanning           restarted > rescanning          rebooted > rescanning
 verifying            verified > committed            unchanged > failed         mismatch > needs_operator
 verifying            broken > needs_operator         restarted > rescanning     rebooted > rescanning
+verifying            unstable > rescanning
 """
 STEPS = {StepKind.COMPUTE: compute_step(), StepKind.MEMORY: memory_step()}
 

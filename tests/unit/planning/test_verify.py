@@ -8,7 +8,7 @@ import pytest
 
 from aimd.domain.modes import ComputeMode
 from aimd.planning.switching import SwitchEvent
-from aimd.planning.verify import in_mode, missing_partitions, verify
+from aimd.planning.verify import absent_members, in_mode, missing_partitions, verify
 from tests.unit.planning.paper import GIB, compute_step, gpu, memory_step, observed
 
 UNKNOWN = 0xFFFF
@@ -56,13 +56,24 @@ def test_verdict_of_a_compute_switch(made, verdict):
         (("SPX/NPS1", "DPX/NPS1"), SwitchEvent.UNCHANGED),
         (("CPX/NPS4", "SPX/NPS1"), SwitchEvent.MISMATCH),
         (("DPX/NPS2", "DPX/NPS2"), SwitchEvent.MISMATCH),
-        (("CPX/NPS4",), SwitchEvent.BROKEN),
+        (("CPX/NPS4",), SwitchEvent.UNSTABLE),
+        (("SPX/NPS1",), SwitchEvent.UNSTABLE),
     ],
-    ids=["new", "old", "half the hive", "a third", "a member is gone"],
+    ids=["new", "old", "half the hive", "a third", "a member is yet to come", "so it is, and one is old"],
 )
 def test_verdict_of_a_memory_mode(modes, verdict):
     gpus = [gpu(number, text) for number, text in enumerate(modes)]
     assert verify(memory_step(), observed(*gpus)) is verdict
+
+
+@pytest.mark.parametrize(
+    "member",
+    [gpu(1, "SPX/NPS1", partitions=0), gpu(1, "CPX/NPS4", partitions=0), replace(gpu(1, "CPX/NPS4"), memory_mode=None)],
+    ids=["without partitions, old mode remembered", "without partitions", "memory mode unreadable"],
+)
+def test_a_member_that_is_not_wholly_there_keeps_the_verdict_open(member):
+    assert verify(memory_step(), observed(gpu(0, "CPX/NPS4"), member)) is SwitchEvent.UNSTABLE
+    assert absent_members(memory_step(), observed(gpu(0, "CPX/NPS4"), member)) == [member.pci_address]
 
 
 def test_partitions_decide_even_where_another_gpu_is_as_wished():
