@@ -22,5 +22,5 @@ def test_fault_is_caught(fault, life):
 
 @pytest.mark.parametrize("life", LIVES)
 def test_tags_caught_up_when_competing_begins_or_at_the_choice_are_the_same(life):
-    for seed in range(30):
+    for seed in range(10):
         life([Reference, Eager], seed, 200)
