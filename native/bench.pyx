@@ -15,6 +15,9 @@ from aimd._native.core cimport (
     core_cancel, core_configure, core_disconnect, core_drain, core_exited, core_free, core_new, core_open,
     core_release, core_remove, core_renew, freeze_begin, freeze_step)
 
+include "compiler.pxi"
+include "sketch.pxi"
+
 cdef enum:
     MODELS = 4
     SLOTS = 16
@@ -147,9 +150,9 @@ cdef void bench_turn(Bench* bench, bint idle) noexcept nogil:
 
 
 def bench_cycle(uint64_t n, uint32_t waiting, uint32_t models=MODELS, bint mixed=False, uint32_t rounds=1):
-    """Nanoseconds per full cycle with `waiting` requests waiting all the time, of `rounds` of n cycles, sorted.
+    """Nanoseconds per full cycle with `waiting` requests waiting all the time: the median of `rounds` of n cycles.
 
-    On a machine that others use, too, choose n so that a round is shorter than a time slice, and take the median.
+    On a machine that others use, too, choose n so that a round is shorter than a time slice.
     """
     cdef Bench bench
     cdef uint64_t _
@@ -174,7 +177,7 @@ def bench_cycle(uint64_t n, uint32_t waiting, uint32_t models=MODELS, bint mixed
     if bench.core == NULL or bench.core.running < SLOTS - 1:
         raise MemoryError("no core to measure")
     core_free(bench.core)
-    return found
+    return found[rounds // 2]
 
 
 def bench_decision(uint32_t n, uint32_t waiting, uint32_t models=MODELS, bint mixed=False):
@@ -260,6 +263,31 @@ def bench_snapshot(uint32_t models, uint32_t rounds):
     steps.sort()
     longest_step = steps[len(steps) * 99 // 100]
     return longest_begin, longest_step, whole
+
+
+def bench_sketch(uint32_t n, uint32_t rounds=101):
+    """Nanoseconds per value recorded in a latency sketch, n different ones from 1 ns to 17 s: the median of rounds."""
+    cdef uint64_t* values = <uint64_t*>calloc(n + 1, sizeof(uint64_t))
+    cdef int64_t* times = <int64_t*>calloc(rounds + 1, sizeof(int64_t))
+    cdef uint64_t* cells = <uint64_t*>calloc(SKETCH_USED, sizeof(uint64_t))
+    cdef uint64_t random = 88172645463325252
+    cdef uint32_t number, turn
+    cdef int64_t begin
+    if values == NULL or times == NULL or cells == NULL:
+        raise MemoryError("no memory for the measurements")
+    with nogil:
+        for number in range(n):
+            values[number] = next_random(&random) >> (19 + next_random(&random) % 34)
+        for turn in range(rounds):
+            begin = clock_ns()
+            for number in range(n):
+                cells[sketch_cell(values[number])] += 1
+            times[turn] = clock_ns() - begin
+    found = sorted([<double>times[turn] / <double>n for turn in range(rounds)])
+    free(values)
+    free(times)
+    free(cells)
+    return found[rounds // 2]
 
 
 cdef void life_configure(Core* core, int64_t now, uint64_t drawn) noexcept nogil:

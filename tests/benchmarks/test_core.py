@@ -16,7 +16,7 @@ import pytest
 from ddsketch import DDSketch
 from hdrh.histogram import HdrHistogram
 
-from aimd._native.bench import bench_cycle, bench_decision, bench_expiry
+from aimd._native.bench import bench_cycle, bench_decision, bench_expiry, bench_sketch
 from aimd._native.sketch import LatencySketch
 
 RECORDS = 20_000
@@ -28,7 +28,7 @@ WAITING = (0, 1_000, 10_000, 100_000)
 def test_full_cycle(benchmark: Any, waiting: int, mixed: bool) -> None:
     told: list[float] = []
     benchmark.group = f"full cycle, {'mixed' if mixed else 'ordered'} deadlines"
-    benchmark.pedantic(lambda: told.append(bench_cycle(200_000, waiting, mixed=mixed)), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda: told.append(bench_cycle(1_000, waiting, mixed=mixed, rounds=501)), rounds=5, warmup_rounds=1)
     peer = "aimd" if waiting == 0 else f"aimd, {waiting:,} waiting"
     benchmark.extra_info.update(peer=peer, ns_per_operation=min(told))
 
@@ -112,3 +112,11 @@ def test_sketch_record_from_python(benchmark: Any, peer: str) -> None:
     benchmark.group = "sketch record"
     benchmark.extra_info.update(peer=peer, operations=len(each))
     benchmark.pedantic(lambda: record_all(record, each), rounds=5, warmup_rounds=1)
+
+
+def test_sketch_record_from_c(benchmark: Any) -> None:
+    """As the core records: a count of leading zeros, a shift, an addition."""
+    told: list[float] = []
+    benchmark.group = "sketch record"
+    benchmark.pedantic(lambda: told.append(bench_sketch(10_000)), rounds=5, warmup_rounds=1)
+    benchmark.extra_info.update(peer="aimd, from C", ns_per_operation=min(told))
