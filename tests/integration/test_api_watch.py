@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import json
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -186,12 +187,15 @@ def test_a_watch_whose_client_has_hung_up_leaves_nothing_behind(api, path):
 
 
 def test_streams_end_properly_when_the_daemon_stops():
-    with served() as api:
-        stream = lines(api.socket, "/v1/gpus?watch=1")
-        next(stream), next(stream)
+    with served() as api, socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(api.socket))
+        connection.sendall(b"GET /v1/events?watch=1 HTTP/1.1\r\nHost: aimd\r\n\r\n")
+        told = connection.recv(65536)
         began = time.monotonic()
         api.run(api.api.close())
-        assert list(stream) == []
+        told += b"".join(iter(lambda: connection.recv(65536), b""))
+        assert told.endswith(b"0\r\n\r\n")
         assert time.monotonic() - began < 0.5
 
 

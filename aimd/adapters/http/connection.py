@@ -61,7 +61,6 @@ class Connection(web.RequestHandler):
         self._ended = ended
         self._clock = loop
         self._head_bytes = 0
-        self._early = False
         self._head_deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
         self._dropped = False
@@ -98,8 +97,6 @@ class Connection(web.RequestHandler):
                 self._refuse(_head_too_large(f"more than {self._limits.head_bytes} bytes"))
                 return
             self._head_bytes += len(data)
-        else:
-            self._early = True
         super().data_received(data)
 
     def head_received(self) -> None:
@@ -112,12 +109,13 @@ class Connection(web.RequestHandler):
         self._enter(Phase.SERVING)
 
     def answered(self) -> None:
-        """The answer was written; the next request may come, or has come in part."""
+        """The answer was written; the next request may come.
+
+        If a part of it came behind this one already, that is not known here, and it has until the connection is idle
+        for too long.
+        """
         self._head_bytes = 0
         self._enter(Phase.WAITING)
-        if self._early:
-            self._early = False
-            self._expect_head()
 
     def pause_writing(self) -> None:
         super().pause_writing()
