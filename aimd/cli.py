@@ -123,7 +123,7 @@ def _inventory(root: Path, output: str) -> str:
     if not root.is_dir():
         raise InvalidInputError(f"--root {root} is no folder", hint="name /sys or an unpacked capture of it")
     sysfs = OsSysfs(root)
-    observed = AmdgpuDriver(sysfs, command_of, locate(sysfs)).scan()
+    observed = AmdgpuDriver(sysfs, command_of, locate(sysfs, str(root))).scan()
     snapshot = NodeSnapshot(
         gpus=gpu_statuses(observed.gpus, {}, {}, None),
         holders=observed.holders,
@@ -131,6 +131,10 @@ def _inventory(root: Path, output: str) -> str:
         warnings=observed.warnings,
     )
     message = convert.inventory_message(snapshot, with_epoch=False)
+    if not message.gpus:
+        click.echo(
+            f"aimd: {root} shows no GPU: the KFD topology has CPU nodes alone, or none that can be read", err=True
+        )
     if output == "json":
         return messages.to_json(message, indent=2).decode() + "\n"
     for warning in message.warnings:

@@ -95,7 +95,7 @@ class DriverError(AimdError):
 
     code = "driver"
 
-    def __init__(self, message: str, *, errno: int, path: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, errno: int, path: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.errno = errno
         self.path = path

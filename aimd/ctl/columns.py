@@ -95,6 +95,7 @@ GPUS = (
     Column("NAME", field("name")),
     Column("PCI-ADDRESS", field("pci_address")),
     Column("MODEL", field("model")),
+    Column("DEVICE-ID", field("device_id"), narrow=False),
     Column("MODE", modes),
     Column("REPORTED", field("reported_compute_mode"), narrow=False),
     Column("WISH", field("wish"), narrow=False),

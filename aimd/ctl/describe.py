@@ -57,7 +57,7 @@ def _gpu(gpu: Payload) -> str:
             ("Mode epoch", text(gpu, "mode_epoch")),
             ("Compute modes", _choice(gpu, "available_compute_modes")),
             ("Memory modes", _choice(gpu, "available_memory_modes")),
-            ("Memory mode file", "writable" if flag(gpu, "memory_mode_writable") else "not writable"),
+            ("Memory mode file", _writable(gpu)),
             ("Pending memory mode", text(gpu, "pending_memory_mode")),
             ("Memory", _exact(gpu)),
             ("NUMA node", text(gpu, "numa_node")),
@@ -154,6 +154,12 @@ def _section(title: str, block: str, *, empty: bool) -> str:
 
 def _choice(gpu: Payload, key: str) -> str:
     return ", ".join(texts(gpu, key)) or UNKNOWN
+
+
+def _writable(gpu: Payload) -> str:
+    if required(gpu, "memory_mode_writable") is None:
+        return UNKNOWN
+    return "writable" if flag(gpu, "memory_mode_writable") else "not writable"
 
 
 def _exact(each: Payload) -> str:

@@ -12,10 +12,11 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aimd.adapters.amdgpu.driver import AmdgpuDriver
+from aimd.adapters.amdgpu.layout import SYSTEM
 from aimd.adapters.amdgpu.sysfs import OsSysfs
 from aimd.adapters.http.peer import Operators
 from aimd.adapters.http.server import LocalApi, NodeFacts
@@ -123,7 +124,8 @@ async def run(
     with directories(paths):
         async with node(config, paths, simulate) as machine:
             ledger = SqliteLedger(Path(paths.state) / "ledger.db", time.time())
-            executor = Executor(AmdgpuDriver(machine.sysfs, command_of), LinuxProcesses())
+            layout = replace(SYSTEM, root=config.sysfs_root) if machine.simulated is None else SYSTEM
+            executor = Executor(AmdgpuDriver(machine.sysfs, command_of, layout), LinuxProcesses())
             generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
             reconciler = Reconciler(policy_of(config), machine.boot_id, generation)
             reload = reloading(config_path, config) if config_path is not None else None

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from aimd.domain.models import MODELS, GpuModel, compute_mode_of
+from aimd.domain.memory import GIB
+from aimd.domain.models import MODELS, GpuModel, compute_mode_of, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.errors import InvalidInputError
 
@@ -71,7 +72,8 @@ class Gpu:
 
     `reported_compute` is what current_compute_partition reads. The driver caches it, also when the firmware has
     refused a switch, so `compute_mode` is derived from the partitions wherever they tell (hardware fact: verify by
-    effect) and falls back to the file.
+    effect) and falls back to the file. `memory_mode_writable` is the mode bits of the memory mode's file, None where
+    there is no such file.
     """
 
     pci_address: str
@@ -81,7 +83,7 @@ class Gpu:
     memory_mode: MemoryMode | None = None
     compute_modes: tuple[ComputeMode, ...] | None = None
     memory_modes: tuple[MemoryMode, ...] | None = None
-    memory_mode_writable: bool = False
+    memory_mode_writable: bool | None = None
     memory_bytes: int | None = None
     hive_id: int | None = None
     numa_node: int | None = None
@@ -98,11 +100,26 @@ class Gpu:
 
     @property
     def compute_mode(self) -> ComputeMode | None:
-        if self.partitions and self.model is not None and self.partitions[0].xcc_count is not None:
-            effective = compute_mode_of(self.partitions[0].xcc_count, self.model.xcc_count)
+        model, divisible = self.model, self.model is not None and self.model.partitionable
+        if self.partitions and model is not None and divisible and self.partitions[0].xcc_count is not None:
+            effective = compute_mode_of(self.partitions[0].xcc_count, model.xcc_count)
             if effective is not None:
                 return effective
         return self.reported_compute
+
+    @property
+    def total_memory_bytes(self) -> int | None:
+        """What the driver says of the whole GPU, else the sum of its partitions where all are there and known.
+
+        More than the GPU has is no sum: partitions can be set to share the memory, and each then shows all of it.
+        """
+        model, mode = self.model, self.compute_mode
+        if self.memory_bytes is not None or model is None or model.memory_gib is None:
+            return self.memory_bytes
+        count = 1 if not model.partitionable else partition_count(mode, model.xcc_count) if mode is not None else None
+        sizes = [partition.memory_bytes for partition in self.partitions if partition.memory_bytes is not None]
+        whole = len(sizes) == len(self.partitions) == count and sum(sizes) <= model.memory_gib * GIB
+        return sum(sizes) if whole else None
 
     @property
     def mode(self) -> PartitionMode:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from aimd.domain.modes import ComputeMode, MemoryMode
 
+GFX_908 = 90008  # CDNA 1, as KFD's gfx_target_version; has no partition modes, like the next
+GFX_90A = 90010  # CDNA 2
 GFX_942 = 90402  # GC 9.4.3 and 9.4.4 (MI300 series), as KFD's gfx_target_version
 GFX_950 = 90500  # GC 9.5.0 (MI350 series)
 
@@ -38,18 +40,35 @@ MEMORY_MODES: dict[int, dict[ComputeMode, frozenset[MemoryMode]]] = {
 
 @dataclass(frozen=True, slots=True)
 class GpuModel:
-    """A product: its name, the XCCs of a whole GPU and its KFD gfx_target_version."""
+    """A product.
+
+    Attributes:
+        name: without the maker's.
+        xcc_count: of a whole GPU as the driver has it, a PCI device; each die of an MI250 is one.
+        gfx_target: KFD's gfx_target_version.
+        memory_gib: what it is sold with; None where that is the machine's (an APU).
+    """
 
     name: str
     xcc_count: int
     gfx_target: int
+    memory_gib: int | None = None
+
+    @property
+    def partitionable(self) -> bool:
+        """Whether it has partition modes at all: one XCC cannot be divided."""
+        return self.xcc_count > 1
 
 
-_MI300X = GpuModel("MI300X", 8, GFX_942)
-_MI308X = GpuModel("MI308X", 4, GFX_942)
-_MI325X = GpuModel("MI325X", 8, GFX_942)
+_MI300X = GpuModel("MI300X", 8, GFX_942, 192)
+_MI308X = GpuModel("MI308X", 4, GFX_942, 192)
+_MI325X = GpuModel("MI325X", 8, GFX_942, 256)
 
 MODELS: dict[int, GpuModel] = {
+    0x738C: GpuModel("MI100", 1, GFX_908, 32),
+    0x7408: GpuModel("MI250X", 1, GFX_90A, 64),
+    0x740C: GpuModel("MI250", 1, GFX_90A, 64),
+    0x740F: GpuModel("MI210", 1, GFX_90A, 64),
     0x74A0: GpuModel("MI300A", 6, GFX_942),
     0x74A1: _MI300X,
     0x74A9: _MI300X,
@@ -59,8 +78,8 @@ MODELS: dict[int, GpuModel] = {
     0x74B6: _MI308X,
     0x74A5: _MI325X,
     0x74B9: _MI325X,
-    0x75A0: GpuModel("MI350X", 8, GFX_950),
-    0x75A3: GpuModel("MI355X", 8, GFX_950),
+    0x75A0: GpuModel("MI350X", 8, GFX_950, 288),
+    0x75A3: GpuModel("MI355X", 8, GFX_950, 288),
 }
 
 

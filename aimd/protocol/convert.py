@@ -28,7 +28,7 @@ def gpu_message(status: GpuStatus, holders: Iterable[Holder] = (), *, with_epoch
         available_compute_modes=_words(gpu.compute_modes),
         available_memory_modes=_words(gpu.memory_modes),
         memory_mode_writable=gpu.memory_mode_writable,
-        memory_bytes=gpu.memory_bytes,
+        memory_bytes=gpu.total_memory_bytes,
         numa_node=gpu.numa_node,
         hive_id=f"{gpu.hive_id:016x}" if gpu.hive_id else None,
         partitions=partition_messages(status, with_epoch=with_epoch),

@@ -56,7 +56,7 @@ class GpuMessage(Message, frozen=True):
     reported_compute_mode: str | None
     available_compute_modes: list[str] | None
     available_memory_modes: list[str] | None
-    memory_mode_writable: bool
+    memory_mode_writable: bool | None
     memory_bytes: int | None
     numa_node: int | None
     hive_id: str | None

@@ -38,7 +38,7 @@ class AmdgpuDriver:
 
     def scan(self) -> Observed:
         for _ in range(5):
-            topology = read_topology(self._sysfs, self._layout.topology)
+            topology = read_topology(self._sysfs, self._layout.topology, self._layout.root)
             observed = self._observe(topology)
             # A mode file blocks while its GPU is switched: reading it may have outlasted the topology.
             if topology.generation == read_generation(self._sysfs, self._layout.topology):

@@ -22,11 +22,15 @@ _PCI = ("bus/pci/drivers/amdgpu", "module/amdgpu/drivers/pci:amdgpu", "bus/pci/d
 
 @dataclass(frozen=True, slots=True)
 class SysfsLayout:
-    """Paths relative to the root: of `topology`, of `proc` and of the folders that may hold PCI devices."""
+    """Paths relative to the root: of `topology`, of `proc` and of the folders that may hold PCI devices.
+
+    `root` is how messages call the root.
+    """
 
     topology: str
     processes: str
     pci: tuple[str, ...]
+    root: str = "/sys"
 
     def pci_file(self, sysfs: Sysfs, address: str, name: str) -> str | None:
         """Path of a file of the PCI device, or None if no folder has it; raises DriverError for want of memory."""
@@ -49,10 +53,11 @@ def _join(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def locate(sysfs: Sysfs) -> SysfsLayout:
+def locate(sysfs: Sysfs, root: str) -> SysfsLayout:
     """The layout of a root that may be /sys, a folder that holds `sys`, or a capture of the topology alone.
 
     Looks in the root, in its `sys`, and likewise in each of its folders (an unpacked archive often has one more level).
+    `root` is how messages call it.
 
     Raises:
         DriverError: no KFD topology (a folder with `nodes`) is found.
@@ -61,7 +66,7 @@ def locate(sysfs: Sysfs) -> SysfsLayout:
         children = sysfs.listdir("")
     except OSError as error:
         raise DriverError(
-            f"the root folder cannot be read ({error.strerror}), expected /sys or a captured part of it",
+            f"{root} cannot be read ({error.strerror}), expected /sys or a captured part of it",
             errno=error.errno or ENOENT,
             path="",
         ) from error
@@ -71,10 +76,11 @@ def locate(sysfs: Sysfs) -> SysfsLayout:
             topology = _join(prefix, candidate)
             if _has_nodes(sysfs, topology):
                 processes = _join(topology[: -len("topology")].rstrip("/"), "proc")
-                return SysfsLayout(topology or ".", processes, tuple(_join(prefix, folder) for folder in _PCI))
+                return SysfsLayout(topology or ".", processes, tuple(_join(prefix, folder) for folder in _PCI), root)
     raise DriverError(
-        "no KFD topology is there: neither class/kfd/kfd/topology/nodes nor topology/nodes exists, "
+        f"{root} holds no KFD topology: neither class/kfd/kfd/topology/nodes nor topology/nodes has nodes, "
         "expected /sys of a machine with the amdgpu driver or a captured part of it",
+        hint="on the machine itself load the driver (modprobe amdgpu); of a capture name the folder that holds topology/",
         errno=ENOENT,
         path="class/kfd/kfd/topology",
     )

@@ -24,7 +24,7 @@ class PciFiles:
     memory: MemoryMode | None = None
     compute_modes: tuple[ComputeMode, ...] | None = None
     memory_modes: tuple[MemoryMode, ...] | None = None
-    memory_writable: bool = False
+    memory_writable: bool | None = None
     memory_bytes: int | None = None
     numa_node: int | None = None
     in_reset: bool = False
@@ -82,11 +82,11 @@ class PciReader:
             self.warnings.append(failed.message)
             return None, False
 
-    def _is_writable(self, path: str) -> bool:
+    def _is_writable(self, path: str) -> bool | None:
         try:
             return self._sysfs.writable(path)
         except OSError:
-            return False
+            return None
 
 
 def _number(text: str | None) -> int | None:

@@ -67,11 +67,11 @@ def read_generation(sysfs: Sysfs, topology: str) -> int | None:
         raise unreadable(error, path, "the KFD topology's generation") from error
 
 
-def read_topology(sysfs: Sysfs, topology: str) -> Topology:
+def read_topology(sysfs: Sysfs, topology: str, root: str = "/sys") -> Topology:
     """Read until generation and node list are the same before and after.
 
     The generation alone does not tell: it is raised after the tree was rebuilt, so a reader that comes and goes
-    within a rebuild sees it unmoved. The list of nodes moves then, or is empty.
+    within a rebuild sees it unmoved. The list of nodes moves then, or is empty. Errors call the sysfs `root`.
 
     Raises:
         UnstableError: it moved during each of ATTEMPTS readings.
@@ -88,7 +88,7 @@ def read_topology(sysfs: Sysfs, topology: str) -> Topology:
         except OSError as error:
             if error.errno in _MOVED and read_generation(sysfs, topology) is not None:
                 continue
-            raise _no_topology(error, topology) from error
+            raise _no_topology(error, topology, root) from error
         if numbers and numbers == after and before == read_generation(sysfs, topology):
             return _collect(before, nodes)
     raise UnstableError(
@@ -96,11 +96,12 @@ def read_topology(sysfs: Sysfs, topology: str) -> Topology:
     )
 
 
-def _no_topology(error: OSError, topology: str) -> DriverError:
+def _no_topology(error: OSError, topology: str, root: str) -> DriverError:
     if error.errno not in ABSENT:
-        return unreadable(error, topology, "the KFD topology")
+        return unreadable(error, f"{root}/{topology}", "the KFD topology")
     return DriverError(
-        f"{topology} cannot be read ({error.strerror}): the amdgpu driver is not loaded or has no compute GPU",
+        f"{root}/{topology} cannot be read ({error.strerror}): the amdgpu driver is not loaded or has no compute GPU",
+        hint="load it (modprobe amdgpu); the kernel log says why a GPU was not brought up",
         errno=error.errno or errno.EIO,
         path=topology,
     )
@@ -129,9 +130,11 @@ def _read_node(sysfs: Sysfs, path: str, number: int) -> _Reading:
             raise
         return _Reading(number, None, "hidden" if error.errno == errno.EPERM else "broken")
     gpu_id = _read_int(sysfs, f"{path}/gpu_id")
-    if properties and not gpu_id and not properties.get("simd_count"):
+    simds = properties.get("simd_count")
+    if not gpu_id and (simds == 0 or (simds is None and properties.get("cpu_cores_count"))):
         return _Reading(number, None, "cpu")
-    if "location_id" not in properties:  # nobody could say whose partition it is
+    nameless = properties.get("location_id", -1) < 0  # nobody could say whose partition it is
+    if nameless or not (gpu_id or simds):
         return _Reading(number, None, "broken")
     return _Reading(number, KfdNode(number, properties, gpu_id, _read_memory(sysfs, path)), "gpu")
 

@@ -112,8 +112,31 @@ def test_an_apu_with_cores_and_simds_in_one_node(tmp_path: Path) -> None:
 def test_a_gpu_of_another_kind(tmp_path: Path) -> None:
     mi210 = gpu(5, device_id=0x740F, gfx_target_version=90010, simd_count=416)
     found = only(scan(tmp_path, node(1, mi210, size=64 * GIB)))
-    assert (found.model, found.compute_mode, found.partitions[0].compute_units) == (None, None, 104)
-    assert found.partitions[0].memory_bytes == 64 * GIB
+    assert found.model is not None
+    assert (found.model.name, found.compute_mode, found.partitions[0].compute_units) == ("MI210", None, 104)
+    assert found.partitions[0].memory_bytes == found.total_memory_bytes == 64 * GIB
+
+
+def test_a_gpu_that_no_table_knows(tmp_path: Path) -> None:
+    radeon = gpu(5, device_id=0x744C, gfx_target_version=110000, simd_count=192, num_xcc=None)
+    found = only(scan(tmp_path, node(1, radeon, size=24 * GIB)))
+    assert (found.device_id, found.model, found.compute_mode, found.total_memory_bytes) == (0x744C, None, None, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"\xff\xfe garbage\nsimd_count abc\nlocation_id -5\n", b"garbage 1\n", b"location_id 1280\n"],
+    ids=["empty", "bytes", "an unknown key", "no SIMDs"],
+)
+def test_properties_that_say_nothing_are_told_and_make_neither_cpu_nor_gpu(tmp_path: Path, text: bytes) -> None:
+    files = {**node(0, CPU), "nodes/1/properties": text, **node(2, gpu(5))}
+    observed = scan(tmp_path, files)
+    assert only(observed).pci_address == FIRST
+    assert any("KFD nodes 1 have no readable properties" in warning for warning in observed.warnings), observed.warnings
+
+
+def test_a_capture_without_the_pci_device_does_not_know_whether_the_memory_mode_can_be_written(tmp_path: Path) -> None:
+    assert only(scan(tmp_path, node(1, gpu(5)))).memory_mode_writable is None
 
 
 def test_members_of_a_hive(tmp_path: Path) -> None:
@@ -484,7 +507,7 @@ def test_where_a_capture_may_have_its_topology(tmp_path: Path, place: str) -> No
     prefix = PLACES[place].rstrip("/")
     write(tmp_path, below(prefix, node(1, gpu(5))) if prefix else node(1, gpu(5)))
     sysfs = OsSysfs(tmp_path)
-    assert only(AmdgpuDriver(sysfs, commands, locate(sysfs)).scan()).pci_address == FIRST
+    assert only(AmdgpuDriver(sysfs, commands, locate(sysfs, "root")).scan()).pci_address == FIRST
 
 
 @pytest.mark.parametrize("prefix", ["", "sys/", "capture/", "capture/sys/"])
@@ -495,7 +518,7 @@ def test_processes_and_devices_lie_beside_the_topology(tmp_path: Path, prefix: s
         **{f"{prefix}{name}": text for name, text in device(FIRST, "CPX", "NPS4").items()},
     }
     sysfs = OsSysfs(write(tmp_path, files))
-    observed = AmdgpuDriver(sysfs, commands, locate(sysfs)).scan()
+    observed = AmdgpuDriver(sysfs, commands, locate(sysfs, "root")).scan()
     assert str(only(observed).mode) == "CPX/NPS4"
     assert [holder.pid for holder in observed.holders] == [100]
 
@@ -506,12 +529,12 @@ def test_devices_of_a_module_folder(tmp_path: Path) -> None:
         f"module/amdgpu/drivers/pci:amdgpu/{FIRST}/current_memory_partition": "NPS4\n",
     }
     sysfs = OsSysfs(write(tmp_path, files))
-    assert only(AmdgpuDriver(sysfs, commands, locate(sysfs)).scan()).memory_mode is MemoryMode.NPS4
+    assert only(AmdgpuDriver(sysfs, commands, locate(sysfs, "root")).scan()).memory_mode is MemoryMode.NPS4
 
 
 def test_sys_itself_comes_first(tmp_path: Path) -> None:
     write(tmp_path, {**below("class/kfd/kfd/topology", node(1, gpu(5))), **below("topology", node(1, gpu(0x27)))})
-    layout = locate(OsSysfs(tmp_path))
+    layout = locate(OsSysfs(tmp_path), "root")
     assert isinstance(layout, SysfsLayout)
     assert (layout.topology, layout.processes) == (TOPOLOGY, "class/kfd/kfd/proc")
 
@@ -521,14 +544,14 @@ def test_sys_itself_comes_first(tmp_path: Path) -> None:
 )
 def test_no_topology_is_a_clear_error(tmp_path: Path, files) -> None:
     with pytest.raises(DriverError) as caught:
-        locate(OsSysfs(write(tmp_path, files)))
-    assert caught.value.message.startswith("no KFD topology is there")
+        locate(OsSysfs(write(tmp_path, files)), "root")
+    assert caught.value.message.startswith("root holds no KFD topology: ")
     assert "expected /sys of a machine with the amdgpu driver or a captured part of it" in caught.value.message
 
 
 def test_a_root_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DriverError, match=r"the root folder cannot be read \(No such file or directory\)"):
-        locate(OsSysfs(tmp_path / "nowhere"))
+    with pytest.raises(DriverError, match=r"nowhere cannot be read \(No such file or directory\)"):
+        locate(OsSysfs(tmp_path / "nowhere"), "nowhere")
 
 
 # -- files -----------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def test_errors(error, code) -> None:
 
 @pytest.mark.parametrize("reason", Reason)
 def test_reasons_of_a_failed_change(reason) -> None:
-    expected = 5 if reason in (Reason.GPU_BUSY, Reason.DEADLINE_EXCEEDED) else 1
+    expected = 5 if reason in (Reason.GPU_BUSY, Reason.GPU_IN_RESET, Reason.DEADLINE_EXCEEDED) else 1
     assert exits.of_change(to_builtins(samples.failed(reason.value, "x"))) == expected
 
 

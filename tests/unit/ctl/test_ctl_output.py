@@ -114,10 +114,10 @@ AIMCTL   AIMD   API
 
 WIDE = {
     "gpus": """\
-NAME   PCI-ADDRESS    MODEL    MODE       REPORTED   WISH       PENDING-MEMORY   PARTITIONS   MEMORY    MEMORY-BYTES   STATE   NUMA   HIVE     EPOCH   HOLDERS   CHANGE       DRIFT
-gpu0   0000:05:00.0   MI300X   DPX/NPS1   DPX        DPX/NPS1   -                2            192 GiB   206141652992   ready   0      0x1f2e   2       0         -            no
-gpu1   0000:26:00.0   MI300X   SPX/NPS1   DPX        DPX/NPS1   NPS4             1            192 GiB   206141652992   ready   0      0x1f2e   2       2         set-mode-1   wished are DPX/NPS1, the partitions show SPX/NPS1; the mode file says DPX
-gpu2   0000:46:00.0   -        CPX/-      -          -          -                1            -         -              ready   -      -        -       0         -            no
+NAME   PCI-ADDRESS    MODEL    DEVICE-ID   MODE       REPORTED   WISH       PENDING-MEMORY   PARTITIONS   MEMORY    MEMORY-BYTES   STATE   NUMA   HIVE     EPOCH   HOLDERS   CHANGE       DRIFT
+gpu0   0000:05:00.0   MI300X   0x74a1      DPX/NPS1   DPX        DPX/NPS1   -                2            192 GiB   206141652992   ready   0      0x1f2e   2       0         -            no
+gpu1   0000:26:00.0   MI300X   0x74a1      SPX/NPS1   DPX        DPX/NPS1   NPS4             1            192 GiB   206141652992   ready   0      0x1f2e   2       2         set-mode-1   wished are DPX/NPS1, the partitions show SPX/NPS1; the mode file says DPX
+gpu2   0000:46:00.0   -        -           CPX/-      -          -          -                1            -         -              ready   -      -        -       0         -            no
 """,
     "partitions": """\
 NAME     ID               MODE       XCCS   CUS   MEMORY   MEMORY-BYTES   RENDER-NODE   EPOCH

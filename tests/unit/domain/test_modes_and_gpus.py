@@ -128,12 +128,38 @@ def made(xccs, file=None, device_id=0x74A1, count=1):
         (made(8, C.DPX, device_id=0xFFFF), C.DPX, True),
         (made(8, C.DPX, count=0), C.DPX, True),
         (made(8, None, device_id=None), None, True),
+        (made(1, None, device_id=0x740F), None, True),  # MI210: it has no partition modes
     ],
 )
 def test_the_mode_is_that_of_the_partitions(gpu, compute, consistent):
     assert gpu.compute_mode is compute
     assert gpu.consistent is consistent
     assert gpu.state is (GpuState.READY if gpu.partitions else GpuState.LOST)
+
+
+MI300X, MI308X, MI300A, MI210 = 0x74A1, 0x74A2, 0x74A0, 0x740F
+CPX_OF_MI308X = (51539607552, 51539607552, 51539607552, 51522830336)
+
+
+@pytest.mark.parametrize(
+    ("device_id", "xccs", "sizes", "file", "total"),
+    [
+        (MI308X, 1, CPX_OF_MI308X, None, 206141652992),
+        (MI308X, 1, CPX_OF_MI308X, 206158430208, 206158430208),  # the driver's word counts
+        (MI308X, 1, CPX_OF_MI308X[:3], None, None),  # one is missing
+        (MI308X, 1, (*CPX_OF_MI308X[:3], None), None, None),  # one is unknown
+        (MI300X, 8, (206141652992,), None, 206141652992),
+        (MI300X, 1, (206141652992,) * 8, None, None),  # partitions that share the memory show all of it each
+        (MI300X, None, (206141652992,), None, None),  # in which mode?
+        (MI300A, 6, (137438953472,), None, None),  # memory of the machine
+        (MI210, 1, (68702699520,), None, 68702699520),
+        (0x744C, None, (25753026560,), None, None),
+        (MI300X, 8, (), None, None),
+    ],
+)
+def test_memory_of_a_whole_gpu(device_id, xccs, sizes, file, total):
+    partitions = tuple(Partition(index, None, xccs, size) for index, size in enumerate(sizes))
+    assert Gpu("0000:05:00.0", device_id, partitions, memory_bytes=file).total_memory_bytes == total
 
 
 def test_hives():
