@@ -96,7 +96,7 @@ def parse_config(text: str, name: str) -> Config:
     except tomli.TOMLDecodeError as error:
         raise ConfigError(f"{name} is no TOML: {error}") from error
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{name}: {error}", hint="README lists the settings") from error
+        raise ConfigError(f"{name}: {error}", hint="systemd/aimd.toml explains every setting") from error
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise ConfigError(f"{name}: log_level is {config.log_level!r}, expected debug, info, warning or error")
     _check_layout(config.layout, name)

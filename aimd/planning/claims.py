@@ -9,7 +9,7 @@ from aimd.domain.gpu import Holder
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.memory import nominal_units
 from aimd.domain.modes import PartitionMode
-from aimd.domain.plan import Reason, Refusal
+from aimd.domain.plan import Blocker, Plan, Reason, Refusal, StepKind
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.errors import ConflictError, NotFoundError, RefusedError
 from aimd.planning import effects as fx
@@ -64,6 +64,24 @@ class ClaimDesk:
             for holder in self.holders.values()
             if (holder.claim, holder.replica) in places and holder.ended_at is None
         )
+
+    def considered(self, planned: Plan, *, drain: bool) -> Plan:
+        """The plan with what claims have to say: without `drain` GPUs with assignments are refused.
+
+        With it, the claims' processes are waited for, whether they have opened the device or not: they are blockers.
+        """
+        if not drain:
+            in_use = [refusal for step in planned.steps if (refusal := self.in_use(step.gpus)) is not None]
+            return replace(planned, refusals=(*planned.refusals, *in_use))
+        named = {(blocker.holder.pid, blocker.gpu) for blocker in planned.blockers}
+        registered = [
+            Blocker(holder, step.gpu, node_wide=False)
+            for step in planned.steps
+            if step.kind is StepKind.COMPUTE and not step.after_reload
+            for holder in self.holders_on(step.gpu)
+            if (holder.pid, step.gpu) not in named
+        ]
+        return replace(planned, blockers=(*planned.blockers, *registered))
 
     def in_use(self, gpus: tuple[str, ...]) -> Refusal | None:
         """Why these GPUs cannot be switched without draining: claims are there."""

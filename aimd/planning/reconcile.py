@@ -97,10 +97,7 @@ class Reconciler:
         """
         view = self._node.planning_view if holders is None else replace(self._node.planning_view, holders=holders)
         planned = plan(Desired(dict(wishes), self._policy.allow_memory_mode_change), view)
-        if drain:
-            return planned
-        in_use = [refusal for step in planned.steps if (refusal := self._desk.in_use(step.gpus)) is not None]
-        return replace(planned, refusals=(*planned.refusals, *in_use))
+        return self._desk.considered(planned, drain=drain)
 
     # -- start -----------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.errors import InvalidInputError
 from aimd.protocol.messages import HolderMessage, Message, described
 
-_PLACE = re.compile(r"(.+)/(\d{1,3})")
+_PLACE = re.compile(r"(?:(.+)/)?([0-9]{1,3})")
 MAX_PARTITION_INDEX, MAX_SLOTS, MAX_WEIGHT, MAX_REPLICAS, MAX_GB = 7, 4096, 1000, 64, 1 << 20
 PlaceWord = (
     Annotated[int, described(minimum=0, maximum=MAX_PARTITION_INDEX)]
@@ -178,13 +178,13 @@ def _limit(limit: int | None, guarantee: int) -> int | None:
 def _place(field: str, text: int | str | None, find_gpu: FindGpu) -> PartitionRef | None:
     if text is None:
         return None
-    found = None if isinstance(text, int) or text.isdigit() else _PLACE.fullmatch(text)
-    if found is None and not str(text).isdigit():
+    found = _PLACE.fullmatch(str(text))
+    if found is None:
         raise InvalidInputError(
             f'{field}: {text!r} names no partition, expected an index (3) or one partition ("gpu3/5", "0000:65:00.0/5")'
         )
-    index = _within(field, int(found[2] if found is not None else text), 0, MAX_PARTITION_INDEX)
-    return PartitionRef(index, find_gpu(found[1]) if found is not None else None)
+    index = _within(field, int(found[2]), 0, MAX_PARTITION_INDEX)
+    return PartitionRef(index, find_gpu(found[1]) if found[1] is not None else None)
 
 
 def _slo(slo: SloMessage) -> Slo:
