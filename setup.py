@@ -5,6 +5,7 @@ says how such a build is made beside the usual one and run.
 """
 
 import os
+import re
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -22,11 +23,23 @@ def flags() -> dict[str, list[str]]:
     return {"extra_compile_args": ["-Wno-sign-compare"]}
 
 
+def included(source: Path) -> set[Path]:
+    """What a Cython source includes, and what that includes."""
+    names = re.findall(r'^include "(.+)"', source.read_text(), re.MULTILINE)
+    direct = {NATIVE / name for name in names}
+    return direct.union(*map(included, direct))
+
+
 def extensions() -> list[Extension]:
     """One extension per native/*.pyx; `depends` puts the sources into the source distribution, too."""
-    shared = sorted(map(str, [*NATIVE.glob("*.pxi"), *Path("aimd/_native").glob("*.pxd")]))
+    layouts = [str(path) for path in sorted(Path("aimd/_native").glob("*.pxd"))]
     return [
-        Extension(f"aimd._native.{source.stem}", [str(source)], depends=[str(source), *shared], **flags())
+        Extension(
+            f"aimd._native.{source.stem}",
+            [str(source)],
+            depends=[str(source), *sorted(map(str, included(source))), *layouts],
+            **flags(),
+        )
         for source in sorted(NATIVE.glob("*.pyx"))
     ]
 

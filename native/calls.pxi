@@ -1,6 +1,16 @@
 # The calls: check, let the time pass, do it, run the rule.
 
 
+cdef inline void request_prefetch(const Core* core, const Request* entry) noexcept nogil:
+    """Ask for what the end of this request will touch: an index of NONE gives an address that is not read."""
+    cdef const Table* table = &core.waiting_table
+    prefetch(&table.cells[table_home(table, entry.number, entry.connection)])
+    prefetch(core.requests + entry.prev)
+    prefetch(core.requests + entry.next)
+    prefetch(core.requests + entry.connection_prev)
+    prefetch(core.requests + entry.connection_next)
+
+
 cdef void due(Core* core) noexcept nogil:
     """End what is due now, then run the rule."""
     cdef uint32_t index = wheel_collect(&core.lease_ends, core.now)
@@ -12,6 +22,8 @@ cdef void due(Core* core) noexcept nogil:
     index = wheel_collect(&core.expiry, core.now)
     while index != NONE:
         following = core.requests[index].timer.next
+        if following != NONE:
+            request_prefetch(core, &core.requests[following])
         request_end(core, index, EXPIRED)
         index = following
     grant_all(core)

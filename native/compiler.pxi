@@ -15,10 +15,12 @@ cdef extern from *:
     #define aimd_unguard(from, bytes) ((void)0)
     #endif
     #define aimd_unlikely(condition) __builtin_expect(!!(condition), 0)
+    #define aimd_prefetch(address) __builtin_prefetch(address)
     """
     uint32_t lowest_bit "aimd_lowest"(uint64_t word) noexcept nogil     # undefined for 0
     uint32_t highest_bit "aimd_highest"(uint64_t word) noexcept nogil
     bint unlikely "aimd_unlikely"(bint condition) noexcept nogil
+    void prefetch "aimd_prefetch"(const void* address) noexcept nogil    # a hint: the address need not be valid
     # With AddressSanitizer: bytes between the pieces of one mapping that nobody may touch.
     const size_t GUARD "AIMD_GUARD"
     void guard "aimd_guard"(char* start, size_t size) noexcept nogil

@@ -86,7 +86,7 @@ def is_caught(tree, name, old, new, tests):
     assert text.count(old) == 1, f"the fault's text occurs {text.count(old)} times in {name}"
     source.write_text(text.replace(old, new))
     try:
-        build(tree)
+        build(tree, CFLAGS="-O0")
         return run_tests(tree, "-o", "timeout=300", *tests).returncode != 0
     finally:
         source.write_text(text)
