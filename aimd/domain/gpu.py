@@ -133,11 +133,15 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that is a KFD client, and the GPUs it holds (every GPU that its device cgroup permits)."""
+    """A process that is a KFD client, and the GPUs it holds (every GPU that its device cgroup permits).
+
+    `vram` has (PCI address, partition index, bytes) for each partition whose memory it uses.
+    """
 
     pid: int
     command: str | None
     gpus: frozenset[str]
+    vram: tuple[tuple[str, int, int], ...] = ()
 
 
 class BusyRule(str, Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from aimd.domain.claim import Assignment, Claim, ClaimSpec, ClaimState
-from aimd.domain.gpu import Holder
+from aimd.domain.gpu import Holder, Observed
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.memory import nominal_units
 from aimd.domain.modes import PartitionMode
@@ -129,6 +129,15 @@ class ClaimDesk:
         """GPUs that are not switched now if there is another way: a switch of theirs has failed a moment ago."""
         return frozenset(gpu for gpu, until in self._resting.items() if until > now.monotonic)
 
+    def _unattributed(self, observed: Observed) -> dict[tuple[str, int], int]:
+        """Bytes on each partition that processes of no claim use: nobody has reserved them, and they are not free."""
+        own = {holder.pid for holder in self.holders.values()}
+        used: dict[tuple[str, int], int] = {}
+        for client in observed.holders:
+            for gpu, index, size in client.vram if client.pid not in own else ():
+                used[gpu, index] = used.get((gpu, index), 0) + size
+        return used
+
     def _place(
         self, claim: Claim, node: NodeState, busy: frozenset[str], resting: frozenset[str] = frozenset()
     ) -> Wanted | Refusal:
@@ -137,6 +146,7 @@ class ClaimDesk:
             draining=frozenset(record.address for record in node.records.values() if record.draining),
             switching=busy,
             unswitchable=resting,
+            unattributed=self._unattributed(node.observed),
             wishes={record.address: record.wish for record in node.records.values() if record.wish is not None},
             slots_per_partition=self.policy.slots_per_partition,
             repartition=self.policy.repartition,

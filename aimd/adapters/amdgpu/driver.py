@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 
-from aimd.adapters.amdgpu.errnos import ABSENT, unreadable
+from aimd.adapters.amdgpu.clients import Place, read_clients
 from aimd.adapters.amdgpu.layout import SYSTEM, SysfsLayout
 from aimd.adapters.amdgpu.pci import COMPUTE_FILE, MEMORY_FILE, PciFiles, PciReader
 from aimd.adapters.amdgpu.topology import KfdNode, Topology, read_generation, read_topology
@@ -32,7 +32,7 @@ class AmdgpuDriver:
         self._sysfs = sysfs
         self._command_of = command_of
         self._layout = layout
-        self._address_by_gpu_id: dict[int, str] = {}
+        self._places: dict[int, Place] = {}
 
     # -- ports.GpuDriver -------------------------------------------------------------------------------------
 
@@ -46,25 +46,7 @@ class AmdgpuDriver:
         raise UnstableError("the KFD topology moved while mode files were read", hint="the next scan will do")
 
     def holders(self) -> tuple[Holder, ...]:
-        folder = self._layout.processes
-        try:
-            pids = sorted(int(name) for name in self._sysfs.listdir(folder) if name.isdigit())
-        except OSError as error:
-            if error.errno in ABSENT:
-                return ()  # no driver, no clients
-            raise unreadable(error, folder, "the list of KFD clients") from error
-        found = []
-        for pid in pids:
-            try:
-                names = self._sysfs.listdir(f"{folder}/{pid}")
-            except OSError as error:
-                if error.errno in ABSENT:
-                    continue  # released between the two listings
-                raise unreadable(error, f"{folder}/{pid}", f"what process {pid} holds") from error
-            identities = (int(name[5:]) for name in names if name.startswith("vram_") and name[5:].isdigit())
-            gpus = frozenset(self._address_by_gpu_id[i] for i in identities if i in self._address_by_gpu_id)
-            found.append(Holder(pid, self._command_of(pid), gpus))
-        return tuple(found)
+        return read_clients(self._sysfs, self._layout.processes, self._places, self._command_of)
 
     def generation(self) -> int | None:
         return read_generation(self._sysfs, self._layout.topology)
@@ -94,13 +76,13 @@ class AmdgpuDriver:
 
     def _observe(self, topology: Topology) -> Observed:
         by_address: dict[str, list[KfdNode]] = {}
-        addresses: dict[int, str] = {}
+        places: dict[int, Place] = {}
         for node in topology.nodes:
             address = pci_address(node.properties.get("domain", 0), node.properties.get("location_id", 0))
             by_address.setdefault(address, []).append(node)
             if node.gpu_id is not None:
-                addresses[node.gpu_id] = address
-        self._address_by_gpu_id = addresses  # as a whole: holders() is asked in another thread meanwhile
+                places[node.gpu_id] = (address, node.properties.get("location_id", 0) & 7)
+        self._places = places  # as a whole: holders() is asked in another thread meanwhile
         for address in self._pci_addresses():
             by_address.setdefault(address, [])
         gpus = []
