@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
@@ -15,7 +16,7 @@ import msgspec
 
 from aimd import __version__
 from aimd.adapters.http.limits import Limits
-from aimd.adapters.http.problems import PROBLEM_TYPE
+from aimd.adapters.http.problems import PROBLEM_TYPE, phrase_of
 from aimd.adapters.http.resources import ROUTES
 from aimd.adapters.http.resources.daemon import DESCRIPTION
 from aimd.adapters.http.routes import Parameter, Route
@@ -60,6 +61,8 @@ def document(routes: Iterable[Route], limits: Limits) -> dict[str, Any]:
     """The API as an OpenAPI document."""
     routes = tuple(routes)
     schemas, components = msgspec.json.schema_components(_messages(routes), ref_template="#/components/schemas/{name}")
+    for schema in components.values():  # CPython 3.13 takes the indentation out of docstrings, others leave it
+        schema["description"] = inspect.cleandoc(schema["description"])
     by_message = dict(zip(_messages(routes), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -123,10 +126,10 @@ def _responses(route: Route, schemas: dict[Any, Any]) -> Iterator[tuple[str, Any
         content = {"application/json": {"schema": _one_of(answer, schemas)}}
         if route.lines is not None and status == HTTPStatus.OK:
             content[NDJSON] = {"schema": schemas[route.lines]}
-        yield str(status), {"description": HTTPStatus(status).phrase, "content": content}
+        yield str(status), {"description": phrase_of(HTTPStatus(status)), "content": content}
     problems = {*route.problems, *EVERYWHERE, *(WITH_BODY if route.body is not None else ())}
     for status in sorted(problems - {HTTPStatus(known) for known in route.answers}):
-        yield str(status.value), _problem(status.phrase, schemas)
+        yield str(status.value), _problem(phrase_of(status), schemas)
     yield "default", _problem("Any other problem, such as a request that is no HTTP/1.1", schemas)
 
 

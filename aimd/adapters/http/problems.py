@@ -21,6 +21,14 @@ STATUS: tuple[tuple[type[errors.AimdError], HTTPStatus], ...] = (
 )
 
 
+RFC_9110 = {413: "Content Too Large", 422: "Unprocessable Content"}  # Python before 3.13 has older names
+
+
+def phrase_of(status: HTTPStatus) -> str:
+    """The status's name, the same with every Python."""
+    return RFC_9110.get(status.value, status.phrase)
+
+
 class HttpError(errors.AimdError):
     """What HTTP itself has a status for, and the rest of the daemon no word.
 
@@ -43,7 +51,7 @@ def problem_of(error: errors.AimdError) -> ProblemMessage:
         status = next(status for kind, status in STATUS if isinstance(error, kind))
     plan = error.plan if isinstance(error, PlanRefusedError) else None
     return ProblemMessage(
-        title=status.phrase,
+        title=phrase_of(status),
         status=status.value,
         detail=_encodable(error.message),
         code=error.code,
@@ -57,14 +65,14 @@ def internal_problem(request: str) -> ProblemMessage:
     """The problem of an error that nobody foresaw; what it was stays in the daemon's log."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     detail = _encodable(f"{request} failed inside aimd; its log has the details")
-    return ProblemMessage(title=status.phrase, status=status.value, detail=detail, code="internal")
+    return ProblemMessage(title=phrase_of(status), status=status.value, detail=detail, code="internal")
 
 
 def raw_response(error: HttpError) -> bytes:
     """A whole HTTP/1.1 response that ends its connection, for those that never get as far as a request."""
     body = to_json(problem_of(error))
     head = (
-        f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\nContent-Type: {PROBLEM_TYPE}\r\n"
+        f"HTTP/1.1 {error.status.value} {phrase_of(error.status)}\r\nContent-Type: {PROBLEM_TYPE}\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode("ascii") + body

@@ -8,7 +8,7 @@ from http import HTTPStatus
 import pytest
 
 from aimd import errors
-from aimd.adapters.http.problems import STATUS, HttpError, problem_of, raw_response
+from aimd.adapters.http.problems import STATUS, HttpError, phrase_of, problem_of, raw_response
 from aimd.protocol.messages import to_json
 
 

@@ -68,8 +68,8 @@ def _health(failing: dict[str, str]) -> Answer:
 
 async def reload(api: Api, call: Call) -> Result:
     api.operators.require(call.peer)
-    changed, needs_restart = await api.control.reload()
-    return Answer(msg.ReloadMessage(changed=changed, needs_restart=needs_restart))
+    done = await api.control.reload()
+    return Answer(msg.ReloadMessage(changed=done.changed, needs_restart=done.needs_restart, problems=done.problems))
 
 
 async def read_description(_api: Api, _call: Call) -> Result:
