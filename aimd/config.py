@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import tomli
 
 from aimd.domain.modes import PartitionMode
 from aimd.errors import ConfigError, InvalidInputError
+from aimd.mistakes import mistake
 
 _GPU = re.compile(r"default|gpu\d+|[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+Typed = TypeVar("Typed", bound=msgspec.Struct)
 Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=86400)]
 Uid = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -85,18 +87,14 @@ def read_config(path: Path) -> Config:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", hint="name another file with --config") from error
+        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise ConfigError(f"{path} cannot be read: {why}", hint="name another file with --config") from error
     return parse_config(text, str(path))
 
 
 def parse_config(text: str, name: str) -> Config:
     """The configuration in a text; `name` is how messages call it. Raises ConfigError."""
-    try:
-        config = msgspec.convert(tomli.loads(text), Config)
-    except tomli.TOMLDecodeError as error:
-        raise ConfigError(f"{name} is no TOML: {error}") from error
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{name}: {error}", hint="systemd/aimd.toml explains every setting") from error
+    config = _typed(text, name, Config, "systemd/aimd.toml explains every setting")
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise ConfigError(f"{name}: log_level is {config.log_level!r}, expected debug, info, warning or error")
     _check_layout(config.layout, name)
@@ -113,14 +111,20 @@ def parse_layout(text: str, name: str) -> dict[str, PartitionMode]:
     Raises:
         ConfigError: as parse_config.
     """
-    try:
-        layout = msgspec.convert(tomli.loads(text), _LayoutFile).layout
-    except tomli.TOMLDecodeError as error:
-        raise ConfigError(f"{name} is no TOML: {error}") from error
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{name}: {error}", hint='for example [layout] and below it gpu0 = "CPX/NPS1"') from error
+    layout = _typed(text, name, _LayoutFile, 'for example [layout] and below it gpu0 = "CPX/NPS1"').layout
     _check_layout(layout, name)
     return {gpu.lower(): PartitionMode.parse(mode) for gpu, mode in layout.items()}
+
+
+def _typed(text: str, name: str, kind: type[Typed], hint: str) -> Typed:
+    try:
+        values = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise ConfigError(f"{name} is no TOML: {error}", hint=hint) from error
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {mistake(values, kind) or error}", hint=hint) from error
 
 
 def _check_layout(layout: dict[str, str], name: str) -> None:

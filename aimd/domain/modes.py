@@ -63,8 +63,10 @@ class PartitionMode:
             elif part in MemoryMode.__members__ and memory is None:
                 memory = MemoryMode[part]
             else:
+                known = part in ("", *ComputeMode.__members__, *MemoryMode.__members__)
+                fact = "is not of the form COMPUTE/MEMORY" if known else f"names {part!r}, which is no partition mode"
                 raise InvalidInputError(
-                    f"mode {text!r}: {part!r} is not expected there",
+                    f"mode {text!r} {fact}",
                     code="mode_invalid",
                     hint=f"write COMPUTE or COMPUTE/MEMORY: {'|'.join(ComputeMode.__members__)} / "
                     f"{'|'.join(MemoryMode.__members__)}, for example CPX/NPS1",

@@ -293,7 +293,7 @@ def test_modes_survive_a_restart(start) -> None:
     assert "10 partitions" not in daemon.start()
     assert daemon.modes() == ["SPX/NPS1", "CPX/NPS1"]
     assert [gpu["mode_epoch"] for gpu in daemon.get("gpus")["gpus"]] == epochs, "no mode has changed meanwhile"
-    assert daemon.get("gpus", "gpu1")["wish"] == "CPX/?"
+    assert daemon.get("gpus", "gpu1")["wish"] == "CPX"
     assert daemon.get("plans", "before")["state"] == "committed"
     assert daemon.get("node")["boot_id"] == boot
 

@@ -79,40 +79,44 @@ def test_everything_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "key", "where"),
+    ("text", "key", "expected"),
     [
-        ("pol_seconds = 1", "pol_seconds", None),
-        ("[switching]\nwait = 1", "wait", "$.switching"),
-        ("[swiching]\nwait_seconds = 1", "swiching", None),
-        ("[switching.more]\nx = 1", "more", "$.switching"),
+        ("pol_seconds = 1", "pol_seconds", "sysfs_root, allow_memory_mode_change, operators, poll_seconds, log_level"),
+        ("[switching]\nwait = 1", "switching.wait", "wait_seconds, settle_seconds, wish_retry_seconds"),
+        ("[swiching]\nwait_seconds = 1", "swiching", "sysfs_root, "),
+        ("[switching.more]\nx = 1", "switching.more", "wait_seconds, "),
+        ("[switching]\nwait_seconds = 1\nwait_secs = 0", "switching.wait_secs", "wait_seconds, "),
     ],
 )
-def test_an_unknown_key_is_named_by_its_path(text: str, key: str, where: str | None) -> None:
-    message = refused(text).message
-    assert f"unknown field `{key}`" in message
-    assert where is None or where in message
+def test_an_unknown_key_is_named_by_its_path(text: str, key: str, expected: str) -> None:
+    assert refused(text).message.startswith(f"aimd.toml: {key} is unknown, expected one of {expected}")
 
 
 @pytest.mark.parametrize(
-    ("text", "path"),
+    ("text", "sentence"),
     [
-        ("sysfs_root = 1", "$.sysfs_root"),
-        ("allow_memory_mode_change = 1", "$.allow_memory_mode_change"),
-        ('allow_memory_mode_change = "yes"', "$.allow_memory_mode_change"),
-        ('operators = "root"', "$.operators"),
-        ("operators = [1.5]", "$.operators[0]"),
-        ('poll_seconds = "2"', "$.poll_seconds"),
-        ("switching = 3", "$.switching"),
-        ("[switching]\nwait_seconds = true", "$.switching.wait_seconds"),
-        ("layout = []", "$.layout"),
-        ("[layout]\ngpu0 = 1", "$.layout[...]"),
-        ("log_level = 10", "$.log_level"),
+        ("sysfs_root = 1", "sysfs_root is 1, expected a text"),
+        ("allow_memory_mode_change = 1", "allow_memory_mode_change is 1, expected true or false"),
+        ('allow_memory_mode_change = "yes"', "allow_memory_mode_change is 'yes', expected true or false"),
+        ('operators = "root"', "operators is 'root', expected a list"),
+        ("operators = [1.5]", "operators[0] is 1.5, expected a text or a whole number of at least 0"),
+        ('operators = ["x", -1]', "operators[1] is -1, expected a text or a whole number of at least 0"),
+        ('poll_seconds = "2"', "poll_seconds is '2', expected a number from 0.05 to 86400"),
+        ("switching = 3", "switching is 3, expected a table"),
+        ("[switching]\nwait_seconds = true", "switching.wait_seconds is true, expected a number from 0.05 to 86400"),
+        ("layout = []", "layout is a list, expected a table"),
+        ("[layout]\ngpu1 = 'SPX'\ngpu0 = {}", "layout.gpu0 is a table, expected a text"),
+        ("log_level = 2026-01-02", "log_level is 2026-01-02, expected a text"),
+        ("[placement]\nrepartition = 'no'", "placement.repartition is 'no', expected never or when-idle"),
+        (
+            "[placement]\nslots_per_partition = 0",
+            "placement.slots_per_partition is 0, expected a whole number from 1 to",
+        ),
     ],
 )
-def test_a_value_of_another_type_is_named_by_its_path(text: str, path: str) -> None:
+def test_a_value_that_is_not_expected_is_told_with_path_and_expectation(text: str, sentence: str) -> None:
     error = refused(text)
-    assert f"`{path}`" in error.message
-    assert "Expected `" in error.message
+    assert error.message.startswith(f"aimd.toml: {sentence}")
     assert error.hint
 
 
@@ -120,7 +124,8 @@ def test_a_value_of_another_type_is_named_by_its_path(text: str, path: str) -> N
 @pytest.mark.parametrize("value", ["0", "0.049", "-1", "86400.5", "1e9", "inf", "nan"])
 def test_seconds_have_a_range(key: str, value: str) -> None:
     text = f"{key} = {value}" if key == "poll_seconds" else f"[switching]\n{key} = {value}"
-    assert key in refused(text).message
+    assert f"{key} is " in refused(text).message
+    assert "expected a number from 0.05 to 86400" in refused(text).message
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
@@ -187,6 +192,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(path)
     assert caught.value.message.startswith(f"{path} cannot be read: ")
+    assert caught.value.message.count(str(path)) == 1
+    assert "Errno" not in caught.value.message
     assert caught.value.hint == "name another file with --config"
 
 
@@ -207,8 +214,8 @@ def test_a_valid_file_is_called_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("pol_seconds = 1", "unknown field `pol_seconds`"),
-        ("poll_seconds = 0", "`$.poll_seconds`"),
+        ("pol_seconds = 1", "pol_seconds is unknown, expected one of"),
+        ("poll_seconds = 0", "poll_seconds is 0, expected a number from 0.05 to 86400"),
         ('operators = ["no-such-user-here"]', "operators: user 'no-such-user-here' does not exist on this machine"),
         ("operators = [-1]", "operators"),
         ('[layout]\ngpu0 = "XPX"', "layout.gpu0"),

@@ -38,6 +38,21 @@ def test_what_is_no_mode_is_refused_with_what_is_one(text):
     assert "for example CPX/NPS1" in (failure.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("FOO", "mode 'FOO' names 'FOO', which is no partition mode"),
+        ("CPX/NPS5", "mode 'CPX/NPS5' names 'NPS5', which is no partition mode"),
+        ("NPS1/CPX", "mode 'NPS1/CPX' is not of the form COMPUTE/MEMORY"),
+        ("CPX/", "mode 'CPX/' is not of the form COMPUTE/MEMORY"),
+    ],
+)
+def test_what_is_wrong_with_a_mode_is_said(text, fact):
+    with pytest.raises(InvalidInputError) as failure:
+        PartitionMode.parse(text)
+    assert failure.value.message == fact
+
+
 def test_unknown_parts_are_shown_as_such():
     assert str(PartitionMode(C.CPX, None)) == "CPX/?"
     assert str(PartitionMode(None, M.NPS4)) == "?/NPS4"
