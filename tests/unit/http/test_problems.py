@@ -17,7 +17,7 @@ def test_each_leaf_has_its_status(kind, status):
     problem = problem_of(kind("it is so", hint="do this"))
     assert (problem.status, problem.title, problem.detail, problem.hint) == (
         status,
-        status.phrase,
+        phrase_of(status),
         "it is so",
         "do this",
     )
