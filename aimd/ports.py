@@ -141,6 +141,20 @@ class Health:
     ledger: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """A configuration that is valid from now on.
+
+    Attributes:
+        changed: settings that differ from before; `needs_restart` are those of them that take effect then.
+        problems: what of it cannot be carried out as things are, a sentence each.
+    """
+
+    changed: list[str]
+    needs_restart: list[str]
+    problems: list[str]
+
+
 class ControlPlane(Protocol):
     """What the local API may ask of the daemon."""
 
@@ -197,8 +211,8 @@ class ControlPlane(Protocol):
         """
         ...
 
-    async def reload(self) -> tuple[list[str], list[str]]:
-        """Read the configuration again: settings that changed, and those that need a restart.
+    async def reload(self) -> Reloaded:
+        """Read the configuration again.
 
         Raises:
             ConfigError: the file is not valid; the old configuration stays.

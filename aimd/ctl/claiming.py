@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -26,9 +27,24 @@ from aimd.ctl.session import Command, each_of, output_option, segment
 from aimd.errors import AimdError
 
 POLL_SECONDS = 0.25
+
+
+def gigabytes_asked(text: str) -> float:
+    """An amount of GB; click tells of a ValueError what it is."""
+    amount = float(text)
+    if not 0 < amount < math.inf:
+        raise ValueError(f"{text} is not an amount of GB, expected more than 0, for example 24")
+    return amount
+
+
 OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.option(
-        "--memory", "memory_gb", type=float, required=True, metavar="GB", help="Per replica, as GPUs are sold."
+        "--memory",
+        "memory_gb",
+        type=gigabytes_asked,
+        required=True,
+        metavar="GB",
+        help="Per replica, as GPUs are sold.",
     ),
     click.option("--qos", type=click.Choice(["high", "medium", "low"]), help="Priority class of its requests."),
     click.option("--guarantee", type=int, metavar="N", help="Dispatch slots that it always gets, per replica."),

@@ -54,6 +54,8 @@ def reload(session: Session, fmt: str) -> None:
         click.echo(f"reloaded, {'changed: ' + ', '.join(changed) if changed else 'nothing has changed'}")
         if later:
             click.echo(f"these need a restart of aimd to take effect: {', '.join(later)}")
+        for problem in texts(answer, "problems"):
+            click.echo(f"warning: {problem}", err=True)
 
 
 def _set_all(context: click.Context, gpus: tuple[str, ...], fmt: str, change: Change) -> None:

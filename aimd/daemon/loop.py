@@ -21,7 +21,7 @@ from aimd.domain.switch import ModeChange
 from aimd.errors import AimdError, LedgerError, RefusedError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.reconcile import Reconciler
-from aimd.ports import DriverEvents, Health, Ledger
+from aimd.ports import DriverEvents, Health, Ledger, Reloaded
 
 log = logging.getLogger("aimd")
 
@@ -105,12 +105,13 @@ class ControlLoop:
             lambda request: fx.HolderJoined(request, claim, replica, pid, process.start_time, process.command),
         )
 
-    async def reload(self) -> tuple[list[str], list[str]]:
+    async def reload(self) -> Reloaded:
         if self._reload is None:
             raise RefusedError("this daemon was started without a configuration file", code="no_config_file")
         reconfigured, changed, needs_restart = self._reload()
+        problems = self._reconciler.problems(reconfigured)
         self.post(reconfigured)
-        return changed, needs_restart
+        return Reloaded(changed, needs_restart, problems)
 
     async def _ask(self, kind: type[Asked], event_of: Callable[[int], fx.Event]) -> Asked:
         """Put a request to the reconciler and wait for its answer, which is durable when it comes."""

@@ -40,7 +40,9 @@ def reloading(path: Path, first: Config) -> Reload:
         current = after
         names = [field.name for field in msgspec.structs.fields(Config)]
         changed = [name for name in names if getattr(before, name) != getattr(after, name)]
-        event = fx.Reconfigured(policy_of(after), after.modes(), after.layout_digest(), before.layout_digest())
+        event = fx.Reconfigured(
+            policy_of(after), after.modes(), after.layout_digest(), before.layout_digest(), before.modes()
+        )
         return event, changed, [name for name in changed if name in NEEDS_RESTART]
 
     return reload

@@ -140,6 +140,7 @@ class Reconfigured:
     layout: Mapping[str, PartitionMode]
     layout_digest: str
     digest_before: str
+    layout_before: Mapping[str, PartitionMode]
 
 
 @dataclass(frozen=True, slots=True)

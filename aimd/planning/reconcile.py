@@ -22,6 +22,7 @@ from aimd.errors import ConflictError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.claim_events import ClaimEvents
 from aimd.planning.claims import ClaimDesk
+from aimd.planning.layouts import Layout, layout_problems, layout_records, slot_problems
 from aimd.planning.node_state import NodeState
 from aimd.planning.notes import drain_note, driver_note, reboot_note, under_way
 from aimd.planning.planner import plan
@@ -30,10 +31,10 @@ from aimd.planning.restart import abandon_rest, reopened
 from aimd.planning.switching import SwitchEvent
 from aimd.planning.transaction import Reached, Transaction
 from aimd.planning.verify import verify
-from aimd.planning.view import wished_by_layout
 from aimd.planning.wishes import OpenWishes, kept_wishes
 
 Effects = tuple[fx.Effect, ...]
+REBOOTED = "the machine was rebooted since aimd ran last"
 Holders = tuple[Holder, ...]
 
 
@@ -132,15 +133,21 @@ class Reconciler:
         self._wishes.open(self._wished)
         return commit
 
-    def _apply_layout(self, layout: Any, digest: str, before: str) -> Effects:
+    def _apply_layout(self, layout: Layout, digest: str, before: str, layout_before: Layout | None = None) -> Effects:
         if digest == before:
             return ()
         node = self._node
-        wishes = wished_by_layout(layout, node.observed.gpus)
-        records = tuple(replace(node.record(address), wish=wish) for address, wish in wishes.items())
+        records = layout_records(layout, layout_before or {}, node.observed.gpus, node.records)
         node.records.update({record.address: record for record in records})
-        self._wishes.open(wishes)
+        self._wishes.open(record.address for record in records if record.wish is not None)
         return (fx.Commit(LedgerWrite(gpus=records, layout_digest=digest)),)
+
+    def problems(self, event: fx.Reconfigured) -> list[str]:
+        """What of a new configuration cannot be carried out as things are, a sentence each."""
+        if not self._node.scanned:
+            return []
+        refused = layout_problems(event.layout, event.policy, self._node.planning_view)
+        return refused + slot_problems(event.policy, self._desk.assignments)
 
     def _reconfigured(self, event: fx.Reconfigured, now: fx.Instant) -> Effects:
         """A changed layout is a new wish; an unchanged one leaves what was wished since."""
@@ -148,7 +155,7 @@ class Reconciler:
         self._wishes.retry_seconds = event.policy.wish_retry_seconds
         if not self._node.scanned:
             return ()
-        layout = self._apply_layout(event.layout, event.layout_digest, event.digest_before)
+        layout = self._apply_layout(event.layout, event.layout_digest, event.digest_before, event.layout_before)
         return (*layout, *self._publish(), *self._next_work(now))
 
     # -- observation -----------------------------------------------------------------------------------------

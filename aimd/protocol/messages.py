@@ -255,10 +255,14 @@ class HealthMessage(Message, frozen=True):
 
 
 class ReloadMessage(Message, frozen=True):
-    """Answer of `POST /v1/reload`: settings that changed, and those that need a restart to take effect."""
+    """Answer of `POST /v1/reload`: settings that changed, and those that need a restart to take effect.
+
+    `problems` says in a sentence each what of the configuration cannot be carried out as things are.
+    """
 
     changed: list[str]
     needs_restart: list[str]
+    problems: list[str] = []
 
 
 class ProblemMessage(Message, frozen=True):

@@ -9,6 +9,7 @@ from aimd.adapters.http.api import Api
 from aimd.adapters.http.call import Answer, Call, Result, Stream
 from aimd.adapters.http.resources.common import SINCE, WATCH
 from aimd.adapters.http.routes import Parameter, Route
+from aimd.errors import GoneError
 from aimd.protocol import convert
 from aimd.protocol import messages as msg
 
@@ -18,6 +19,12 @@ _AFTER = Parameter("since", "the sequence number of the last event that is known
 
 async def list_events(api: Api, call: Call) -> Result:
     since = call.number("since", "the sequence number of an event, 0 for all") or 0
+    if since and not await api.events(since - 1):
+        raise GoneError(
+            f"there is no event {since}: the ledger was begun anew since, or never had so many",
+            code="events_gone",
+            hint="list the events from 0",
+        )
     if call.flag("watch"):
         return Stream(_followed(api, since))
     events = [convert.event_message(event) for event in await api.events(since)]
@@ -44,6 +51,6 @@ ROUTES = (
         {200: msg.EventListMessage},
         query=(WATCH, _AFTER),
         lines=msg.EventMessage,
-        problems=(HTTPStatus.BAD_REQUEST,),
+        problems=(HTTPStatus.BAD_REQUEST, HTTPStatus.GONE),
     ),
 )
