@@ -12,21 +12,14 @@ from typing import Any
 
 import click
 
-from aimd.errors import AimdError, ConflictError, DeniedError, InvalidInputError, UnreachableError
+from aimd.errors import AimdError, InvalidInputError, UnreachableError
+from aimd.exits import Exit, of_error, told
 from aimd.rundirs import client_socket, daemon_directories
 from aimd.sim.client import SOCKET_VARIABLE, SimClient
 from aimd.sim.hardware import MODELS, PROFILES
 from aimd.sim.spec import DEFAULT_PROFILE, SOCKET_FILE, STATE_FILE, open_node, parse_spec
 from aimd.sim.state import FaultKind, restore
 from aimd.sim.summary import summarize, summarize_faults
-
-_EXITS: tuple[tuple[type[Exception], int], ...] = (
-    (InvalidInputError, 2),
-    (UnreachableError, 3),
-    (DeniedError, 4),
-    (PermissionError, 4),
-    (ConflictError, 5),
-)
 
 
 class Reporting(click.Group):
@@ -38,21 +31,19 @@ class Reporting(click.Group):
         except BrokenPipeError:  # click's own business
             raise
         except (AimdError, OSError) as error:
-            click.echo(f"Error: {_told(error)}", err=True)
-            ctx.exit(_exit_code(error))
+            click.echo(told(error) if isinstance(error, AimdError) else _system_error(error), err=True)
+            ctx.exit(of_error(error) if isinstance(error, AimdError) else _exit_code(error))
 
 
-def _exit_code(error: AimdError | OSError) -> int:
-    if isinstance(error, OSError) and error.errno == errno.EBUSY:
-        return 5
-    return next((code for kind, code in _EXITS if isinstance(error, kind)), 1)
+def _exit_code(error: OSError) -> Exit:
+    if error.errno == errno.EBUSY:
+        return Exit.CONFLICT
+    return Exit.DENIED if isinstance(error, PermissionError) else Exit.REFUSED
 
 
-def _told(error: AimdError | OSError) -> str:
-    if isinstance(error, AimdError):
-        return error.message if error.hint is None else f"{error.message}\nHint: {error.hint}"
+def _system_error(error: OSError) -> str:
     reason = error.strerror or str(error)
-    return reason if error.filename is None else f"{error.filename}: {reason}"
+    return f"error: {reason}" if error.filename is None else f"error: {error.filename}: {reason}"
 
 
 _socket_option = click.option(
@@ -150,7 +141,10 @@ def fault(
     cgroup-denied     KFD files of the GPU answer EPERM
     access-denied     opening a mode file for writing answers EACCES
     read-only         opening a mode file for writing answers EROFS
+    load-hang         a driver load stops before the second half of the GPUs
     memory-refusal    the firmware refuses the memory mode at the next reload
+
+    rebuild-window, minors-exhausted, cgroup-denied and load-hang last until `aimd sim clear`.
     """  # noqa: D301 -- click's mark for lines that stay as they are
     if times is not None and until_cleared:
         raise click.UsageError("--times and --until-cleared exclude each other, expected one of them")
@@ -190,6 +184,7 @@ def reload(socket_option: str | None) -> None:
     """Unload and load the amdgpu driver.
 
     Memory modes that were requested take effect. As modprobe -r, it is refused (busy) while a process is a KFD client.
+    The GPUs come back one after the other; the command ends with the last one.
     """
     with _connect(socket_option) as node:
         node.reload()

@@ -8,6 +8,7 @@ ends (sim/node.py) do the waiting. Every method first settles what was due. Sour
 from __future__ import annotations
 
 import errno
+import math
 from dataclasses import dataclass
 
 from aimd.domain.models import automatic_mode, pair_allowed, partition_count
@@ -15,7 +16,7 @@ from aimd.domain.modes import ComputeMode, MemoryMode
 from aimd.sim.attributes import compute_mode
 from aimd.sim.faults import armed, spend
 from aimd.sim.hardware import CU_SLOTS_PER_XCC, XCP_PER_GPU, gpu_id, partition_sizes
-from aimd.sim.state import FaultKind, KfdNode, SimClient, SimFault, SimGpu, SimState
+from aimd.sim.state import CONDITIONS, FaultKind, KfdNode, SimClient, SimFault, SimGpu, SimState
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,12 @@ class Driver:
 
     # -- driver load -----------------------------------------------------------------------------------------
 
-    def load(self) -> None:
-        """Module load: memory requests take effect, the compute mode is chosen from the memory mode, nodes appear."""
+    def load(self, now: float = 0.0) -> None:
+        """Module load: memory requests take effect, then the GPUs are bound one after the other from `now` on.
+
+        Each chooses its compute mode from its memory mode, and its nodes appear. The module and KFD with the CPU nodes
+        are there before the first (amdgpu_init makes KFD before it registers the PCI driver).
+        """
         state = self.state
         state.nodes.clear()
         state.additions.clear()
@@ -61,20 +66,54 @@ class Driver:
         self._apply_memory_requests()
         exhausted = any(fault.kind is FaultKind.MINORS_EXHAUSTED for fault in state.faults)
         minors = iter(range(128, 128 + (63 if exhausted else state.drm_minors)))
-        for gpu in state.gpus:
+        state.module_at = now + state.load_seconds
+        for position, gpu in enumerate(state.gpus, start=2):
             gpu.switching_until = gpu.reset_until = None
             gpu.kfd_dead = False
             gpu.compute = gpu.mode_file = gpu.xcp_config = automatic_mode(gpu.memory, gpu.xcc_count)
             gpu.alloc_mode = "CAPPING"
             gpu.isolation = []
             gpu.render_minors = [] if gpu.lost else [next(minors, None) for _ in range(XCP_PER_GPU)]
-            if not gpu.lost:
+            gpu.bind_at = None if gpu.lost else now + position * state.load_seconds
+        state.hole_until = 0.0
+        self._devices_moved()
+        self._go_on_loading(now)
+
+    @property
+    def loading(self) -> bool:
+        return self.state.module_at is not None or any(gpu.bind_at is not None for gpu in self.state.gpus)
+
+    @property
+    def next_due(self) -> float | None:
+        """When the load under way goes on; None if there is none, or while a fault keeps it where it is."""
+        if self.state.module_at is not None:
+            return self.state.module_at
+        waiting = [gpu for gpu in self.state.gpus if gpu.bind_at is not None]
+        return waiting[0].bind_at if waiting and not self._hangs(waiting[0]) else None
+
+    def _hangs(self, gpu: SimGpu) -> bool:
+        second_half = self.state.gpus.index(gpu) >= len(self.state.gpus) // 2
+        return second_half and armed(self.state, FaultKind.LOAD_HANG, gpu.address) is not None
+
+    def _go_on_loading(self, now: float) -> None:
+        """What of a load under way was due: the module, then each GPU; the module's event comes after its GPUs'."""
+        state = self.state
+        while (due := self.next_due) is not None and due <= now:
+            if state.module_at is not None:
+                state.module_at = None
+            else:
+                gpu = next(gpu for gpu in state.gpus if gpu.bind_at is not None)
+                gpu.bind_at = None
                 for node in self._nodes_of(gpu):
                     self._add(node)
-        state.hole_until = 0.0  # a load is one step here
+                self.events.append(("gpu_added", gpu.address))
+            self._devices_moved()
+            if not self.loading:
+                self.events.append(("driver_reloaded", None))
+
+    def _devices_moved(self) -> None:
         self.version += 1
         self.devices_version += 1
-        self.events.append(("driver_reloaded", None))
 
     def _apply_memory_requests(self) -> None:
         """At unload the firmware is asked for every member of a hive; one refusal rolls back the others."""
@@ -90,16 +129,24 @@ class Driver:
                 gpu.requested_memory = None
 
     def reload(self, now: float) -> int:
-        """`modprobe -r amdgpu && modprobe amdgpu`; errno EBUSY while a KFD client lives ("in use"), else 0."""
+        """`modprobe -r amdgpu && modprobe amdgpu`; errno EBUSY while a KFD client lives ("in use"), else 0.
+
+        With `load_seconds` the load has only begun then.
+        """
         self.settle(now)
-        if self.state.clients or any(gpu.switching_until is not None for gpu in self.state.gpus):
+        if self.state.clients or self.loading or any(gpu.switching_until is not None for gpu in self.state.gpus):
             return errno.EBUSY
         self.events.append(("driver_unloaded", None))
-        self.load()
+        self.load(now)
         return 0
 
+    def clear_faults(self, now: float) -> None:
+        """Disarm all; a load that hung goes on."""
+        self.state.faults.clear()
+        self.settle(now)
+
     def reboot(self, _now: float) -> None:
-        """Power cycle: no clients, no faults, every GPU back in SPX/NPS1, a new boot id."""
+        """Power cycle: no clients, no faults, every GPU back in SPX/NPS1, a new boot id, the driver loaded."""
         state = self.state
         state.clients.clear()
         state.faults.clear()
@@ -108,6 +155,7 @@ class Driver:
             gpu.lost = False
             gpu.memory, gpu.requested_memory = MemoryMode.NPS1, None
         self.load()
+        self._go_on_loading(math.inf)
         self.events.clear()  # nobody was there to hear them
 
     # -- time ------------------------------------------------------------------------------------------------
@@ -115,6 +163,7 @@ class Driver:
     def settle(self, now: float) -> None:
         """Apply what was due: nodes of a switch that appear, ended switches and resets, released clients."""
         state = self.state
+        self._go_on_loading(now)
         for node in sorted((node for node in state.additions if node.due <= now), key=lambda node: node.due):
             state.additions.remove(node)
             self._add(node)
@@ -164,7 +213,7 @@ class Driver:
     def _compute_refusal(self, gpu: SimGpu, mode: ComputeMode | None) -> int | None:
         """Errno of the first check that fails, 0 for a success without effect, None to go on."""
         profile = self.state.driver
-        if gpu.lost:
+        if not gpu.bound:
             return errno.ENODEV
         if gpu.xcc_count % 2 or mode is None or partition_count(mode, gpu.xcc_count) is None:
             return errno.EINVAL
@@ -214,7 +263,7 @@ class Driver:
         """`current_memory_partition` store: records a request for the whole hive, effective at the next load."""
         self.settle(now)
         gpu = self.state.gpu(address)
-        if gpu.lost:
+        if not gpu.bound:
             return WriteOutcome(now, errno.ENODEV)
         wanted = next((m for m in self.state.hardware.memory_modes if data.upper().startswith(m.value.encode())), None)
         if wanted is None or not self.memory_writable(gpu):
@@ -272,11 +321,18 @@ class Driver:
         elif fault.kind is FaultKind.DEVICE_LOST:
             for gpu in targets:
                 self._lose(gpu, now)
+        elif fault.kind in CONDITIONS:
+            self._set_condition(SimFault(fault.kind, fault.gpu, None, fault.seconds))
         else:
             self.state.faults.append(fault)
 
+    def _set_condition(self, fault: SimFault) -> None:
+        """It lasts until cleared; a second one of the same kind on the same GPUs takes the place of the first."""
+        others = [known for known in self.state.faults if (known.kind, known.gpu) != (fault.kind, fault.gpu)]
+        self.state.faults[:] = [*others, fault]
+
     def _lose(self, gpu: SimGpu, now: float) -> None:
-        gpu.lost, gpu.switching_until = True, None
+        gpu.lost, gpu.switching_until, gpu.bind_at = True, None, None
         self.state.additions[:] = [node for node in self.state.additions if node.address != gpu.address]
         for node in [node for node in self.state.nodes if node.address == gpu.address]:
             self.state.nodes.remove(node)

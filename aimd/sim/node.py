@@ -49,6 +49,7 @@ class SimulatedNode:
         self._listeners: list[Callable[[str, str | None], None]] = []
         if state.generation == 0:
             self._driver.load()
+            self._driver.settle(float("inf"))  # before anybody looks
             self._driver.events.clear()
         else:
             self._finish_interrupted()
@@ -91,7 +92,7 @@ class SimulatedNode:
 
     def read(self, path: str) -> bytes:
         content = self._waiting(self._opened(path).read)
-        if self._driver.events:  # the end of a reset is noticed when somebody looks
+        if self._driver.events:  # the end of a reset, or a driver load's progress, is noticed when somebody looks
             self._changed()
         return content
 
@@ -145,6 +146,23 @@ class SimulatedNode:
         with self._lock:
             code = operation(self._driver, self._clock()) or 0
         self._changed()
+        return code
+
+    def reload(self) -> int:
+        """Unload and load the driver, as modprobe blocks until it is done.
+
+        The errno: EBUSY if it cannot be unloaded, ETIMEDOUT if the load hangs half-way (the fault LOAD_HANG).
+        """
+        code = self.act(lambda driver, now: driver.reload(now))
+        while not code and self._driver.loading:
+            with self._lock:
+                due = self._driver.next_due
+            if due is None:
+                return errno.ETIMEDOUT if self._driver.loading else 0
+            self._sleep_until(due)
+            with self._lock:
+                self._driver.settle(self._clock())
+            self._changed()
         return code
 
     def clients(self) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ from aimd.sim.state import FaultKind, SimGpu
 IDLE_VRAM_BYTES = 283 << 20  # MI300X in SPX, from AMD's published amd-smi tables
 DECODERS = JPEG_ENGINES = 4  # of a whole MI300X or MI308X
 JPEG_RINGS = 8
+DRIVERS_OWN = ("unique_id", "mem_info_vram_vendor")  # of the identity, by amdgpu itself
 CARD_OFFSET = 127  # card1 belongs to renderD128: card0 is the BMC's
 
 Write = Callable[[bytes, float], WriteOutcome]
@@ -33,10 +34,11 @@ class PciDevice:
         self._gpu = gpu
 
     def directory(self) -> Directory:
-        entries: dict[str, Entry] = {
+        entries: dict[str, Entry] = {"subsystem": Link("../../../bus/pci"), **self._identity()}
+        if not self._gpu.bound:  # what is left are the files of the PCI core
+            return nested({name: entry for name, entry in entries.items() if name not in DRIVERS_OWN})
+        entries |= {
             "driver": Link("../../../bus/pci/drivers/amdgpu"),
-            "subsystem": Link("../../../bus/pci"),
-            **self._identity(),
             **self._usage(),
             **self._compute(),
             **self._memory(),
@@ -64,7 +66,7 @@ class PciDevice:
         entries: dict[str, Entry] = {name: constant(f"{text}\n") for name, text in texts.items()}
         entries["uevent"] = File(
             lambda _now: (
-                f"DRIVER=amdgpu\nPCI_CLASS=120000\nPCI_ID=1002:{model.device_id:04X}\n"
+                f"{_driver_line(gpu)}PCI_CLASS=120000\nPCI_ID=1002:{model.device_id:04X}\n"
                 f"PCI_SUBSYS_ID=1002:{model.device_id:04X}\nPCI_SLOT_NAME={gpu.address}\n"
             ),
             mode=0o644,
@@ -152,7 +154,7 @@ class PciDevice:
         return f"{self._gpu.memory}\n"
 
     def _check_reset(self) -> None:
-        if self._gpu.lost:
+        if not self._gpu.bound:
             raise failure(errno.ENODEV)
         if self._gpu.reset_until is not None and self._driver.state.driver.reset_eperm:
             raise failure(errno.EPERM)
@@ -224,7 +226,7 @@ class PciDevice:
 
         def write(_address: str, data: bytes, now: float) -> WriteOutcome:
             self._driver.settle(now)
-            return WriteOutcome(now, errno.ENODEV if self._gpu.lost else change(self._gpu, data))
+            return WriteOutcome(now, change(self._gpu, data) if self._gpu.bound else errno.ENODEV)
 
         return write
 
@@ -247,6 +249,10 @@ def drm_nodes(minor: int, parent: str) -> dict[str, Entry]:
             f"drm/{name}/subsystem": Link("../../../../../class/drm"),
         }
     return entries
+
+
+def _driver_line(gpu: SimGpu) -> str:
+    return "DRIVER=amdgpu\n" if gpu.bound else ""
 
 
 def _listed(modes: Iterable[ComputeMode] | Iterable[MemoryMode]) -> str:

@@ -68,7 +68,7 @@ class ClearFaults(_Request, frozen=True, tag="clear-faults"):
 
 
 class Reload(_Request, frozen=True, tag="reload"):
-    """Unload and load the amdgpu module."""
+    """Unload and load the amdgpu module; answered when the last GPU is bound, or when the load hangs."""
 
 
 class Reboot(_Request, frozen=True, tag="reboot"):
@@ -124,11 +124,20 @@ def perform(node: SimulatedNode, request: Request, peer: Peer, start_time: int =
     try:
         if isinstance(request, Status):
             return Answer(ok=True, state=msgspec.Raw(node.state_json()))
+        if isinstance(request, Reload):
+            return _reloaded(node.reload())
         operation, refused = _operation(node, request, peer, start_time)
     except AimdError as error:
         return refusal(errno.EINVAL, error.message)
     code = node.act(operation)
     return refusal(code, f"{refused}: {os.strerror(code)}") if code else Answer(ok=True)
+
+
+def _reloaded(code: int) -> Answer:
+    if code == errno.ETIMEDOUT:
+        return refusal(code, "the load of the amdgpu module hangs half-way, expected `aimd sim clear` to let it go on")
+    sentence = "the amdgpu module cannot be unloaded, expected no KFD client and no mode switch or load under way"
+    return refusal(code, f"{sentence}: {os.strerror(code)}") if code else Answer(ok=True)
 
 
 def _operation(
@@ -151,12 +160,7 @@ def _operation(
         fault = SimFault(request.kind, gpu, request.remaining, request.seconds)
         return lambda driver, now: driver.inject(fault, now), ""
     if isinstance(request, ClearFaults):
-        return lambda driver, _now: driver.state.faults.clear(), ""
-    if isinstance(request, Reload):
-        return (
-            lambda driver, now: driver.reload(now),
-            "the amdgpu module cannot be unloaded, expected no KFD client and no mode switch under way",
-        )
+        return lambda driver, now: driver.clear_faults(now), ""
     return lambda driver, now: driver.reboot(now), ""
 
 

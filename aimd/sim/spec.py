@@ -10,6 +10,7 @@ from aimd.sim.state import SimState, new_state
 
 DEFAULT_PROFILE = "7.2"
 SWITCH_SECONDS = 0.25  # of a compute mode switch; the real duration is not documented
+LOAD_SECONDS = 0.1  # of a driver load, per GPU; a real one takes many seconds
 STATE_FILE = "sim.json"  # in the state directory
 SOCKET_FILE = "sim.sock"  # in the runtime directory
 
@@ -20,7 +21,7 @@ def parse_spec(spec: str, profile: str = DEFAULT_PROFILE) -> SimState:
     if not (count.isascii() and count.isdigit()):
         raise InvalidInputError(f"simulated node {spec!r} is not understood, expected MODEL:COUNT like mi300x:8")
     try:
-        return new_state(model.lower(), int(count), profile, switch_seconds=SWITCH_SECONDS)
+        return new_state(model.lower(), int(count), profile, switch_seconds=SWITCH_SECONDS, load_seconds=LOAD_SECONDS)
     except ValueError as cause:
         raise InvalidInputError(str(cause)) from cause
 

@@ -25,16 +25,22 @@ class FaultKind(str, Enum):
     CGROUP_DENIED = "cgroup-denied"  # KFD files of the GPU answer EPERM (device cgroup)
     ACCESS_DENIED = "access-denied"  # opening a mode file for writing answers EACCES
     READ_ONLY = "read-only"  # opening a mode file for writing answers EROFS
+    LOAD_HANG = "load-hang"  # a driver load stops before the second half of the GPUs, until cleared
     MEMORY_REFUSAL = "memory-refusal"  # the firmware refuses the memory mode at the next driver load
 
     __str__ = str.__str__
+
+
+CONDITIONS = frozenset(
+    {FaultKind.CGROUP_DENIED, FaultKind.REBUILD_WINDOW, FaultKind.MINORS_EXHAUSTED, FaultKind.LOAD_HANG}
+)
 
 
 @dataclass(slots=True)
 class SimFault:
     """An armed fault: on one GPU (PCI address) or all, `remaining` times (None = until cleared).
 
-    CGROUP_DENIED, REBUILD_WINDOW and MINORS_EXHAUSTED are conditions: they last until cleared and are not counted.
+    Those in CONDITIONS last until cleared and are not counted.
     """
 
     kind: FaultKind
@@ -78,7 +84,11 @@ class SimClient:
 
 @dataclass(slots=True)
 class SimGpu:
-    """One GPU. `mode_file` is the mode that the driver has cached, `compute` what the hardware is in."""
+    """One GPU. `mode_file` is the mode that the driver has cached, `compute` what the hardware is in.
+
+    Attributes:
+        bind_at: when the driver load under way gets to it; None while it is bound to the driver.
+    """
 
     address: str
     bus: int
@@ -99,6 +109,12 @@ class SimGpu:
     reset_until: float | None = None
     lost: bool = False
     kfd_dead: bool = False
+    bind_at: float | None = None
+
+    @property
+    def bound(self) -> bool:
+        """Whether the driver has it: then it has the driver's files."""
+        return not self.lost and self.bind_at is None
 
 
 @dataclass(slots=True)
@@ -112,6 +128,8 @@ class SimState:
         switch_seconds: time of a compute switch (the real one is not documented).
         rebuild_seconds: how long nodes/ is empty at each node that comes or goes.
         reap_seconds: from a client's death until the driver has released it.
+        load_seconds: from unload to module load, and from one GPU to the next; with 0 a load is one step.
+        module_at: when the driver's module is there again, None while it is loaded.
         platform: oem, id and revision of topology/system_properties.
     """
 
@@ -130,6 +148,8 @@ class SimState:
     switch_seconds: float = 0.25
     rebuild_seconds: float = 0.00025
     reap_seconds: float = 0.05
+    load_seconds: float = 0.0
+    module_at: float | None = None
     cpu_cores: int = 96
     cpu_clock: int = 2750
     platform: tuple[int, int, int] = (0x54524541, 0x4D49_3330, 1)

@@ -10,8 +10,9 @@ from typing import Any
 def summarize(state: Mapping[str, Any]) -> str:
     """A line for the node and one per GPU, then clients and faults; `state` is SimState as JSON."""
     count = len(state["gpus"])
+    driver = state["profile"] if state["module_at"] is None else f"{state['profile']} (not loaded)"
     partitions = Counter(node["address"] for node in state["nodes"])
-    lines = [f"{state['model']}:{count}, driver {state['profile']}, topology generation {state['generation']}"]
+    lines = [f"{state['model']}:{count}, driver {driver}, topology generation {state['generation']}"]
     lines += [_gpu(position, gpu, partitions[gpu["address"]]) for position, gpu in enumerate(state["gpus"])]
     lines.append("KFD clients: " + (", ".join(_client(client, count) for client in state["clients"]) or "none"))
     lines.append(summarize_faults(state))
@@ -31,6 +32,7 @@ def _gpu(position: int, gpu: Mapping[str, Any], partitions: int) -> str:
         "in reset" if gpu["reset_until"] is not None else "",
         "KFD failed, reload needed" if gpu["kfd_dead"] else "",
         "lost" if gpu["lost"] else "",
+        "not bound to the driver yet" if gpu["bind_at"] is not None else "",
     ]
     told = ", ".join(remark for remark in remarks if remark)
     line = f"gpu{position}  {gpu['address']}  {gpu['compute']}/{gpu['memory']}  {partitions} partitions"
@@ -43,6 +45,7 @@ def _client(client: Mapping[str, Any], count: int) -> str:
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
-    often = "until cleared" if fault["remaining"] is None else f"{fault['remaining']} times"
+    left = fault["remaining"]
+    often = "until cleared" if left is None else "once" if left == 1 else f"{left} times"
     seconds = f", {fault['seconds']:g} s" if fault["seconds"] else ""
     return f"fault {fault['kind']} on {fault['gpu'] or 'all GPUs'}, {often}{seconds}"

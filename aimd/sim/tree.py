@@ -42,31 +42,36 @@ class Tree:
     def _make(self) -> Mapping[str, Entry]:
         state = self._driver.state
         present = [gpu for gpu in state.gpus if not gpu.lost]
+        driver, module, kfd = self._driver_folders() if state.module_at is None else ({}, {}, {})
         buses = {_pci_root(gpu): folder({gpu.address: PciDevice(self._driver, gpu).directory()}) for gpu in present}
-        platform = {name: _xcp_device(name, minor) for gpu, name, minor in self._xcps() if not gpu.lost}
+        platform = {name: _xcp_device(name, minor) for gpu, name, minor in self._xcps() if gpu.bound}
         return {
             "devices": folder(
                 {
                     **buses,
                     "platform": folder(platform),
-                    "virtual": nested({"kfd/kfd": self._kfd}),
+                    "virtual": nested({"kfd/kfd": self._kfd}) if kfd else folder({}),
                 }
             ),
             "bus": nested(
                 {
                     "platform/devices": folder({name: Link(f"../../../devices/platform/{name}") for name in platform}),
                     "pci/devices": folder({g.address: Link(f"../../../devices/{_pci_path(g)}") for g in present}),
-                    "pci/drivers/amdgpu": folder(
-                        {
-                            "module": Link("../../../../module/amdgpu"),
-                            **{g.address: Link(f"../../../../devices/{_pci_path(g)}") for g in present},
-                        }
-                    ),
+                    "pci/drivers": folder(driver),
                 }
             ),
-            "module": folder({"amdgpu": self._module()}),
-            "class": folder({"kfd": folder({"kfd": Link("../../devices/virtual/kfd/kfd")}), "drm": self._drm()}),
+            "module": folder(module),
+            "class": folder({**kfd, "drm": self._drm()}),
         }
+
+    def _driver_folders(self) -> tuple[dict[str, Entry], dict[str, Entry], dict[str, Entry]]:
+        """What is there while the module is loaded: the PCI driver with its GPUs, the module, the class of KFD."""
+        bound = {
+            gpu.address: Link(f"../../../../devices/{_pci_path(gpu)}") for gpu in self._driver.state.gpus if gpu.bound
+        }
+        driver = folder({"module": Link("../../../../module/amdgpu"), **bound})
+        kfd = folder({"kfd": Link("../../devices/virtual/kfd/kfd")})
+        return {"amdgpu": driver}, {"amdgpu": self._module()}, {"kfd": kfd}
 
     def _module(self) -> Directory:
         return folder(
@@ -82,10 +87,10 @@ class Tree:
         """class/drm: a link for each card and render node, those of XCPs that the mode does not use included."""
         links: dict[str, Entry] = {}
         for gpu in self._driver.state.gpus:
-            if not gpu.lost and gpu.render_minors and gpu.render_minors[0] is not None:
+            if gpu.bound and gpu.render_minors and gpu.render_minors[0] is not None:
                 links |= _drm_links(_pci_path(gpu), gpu.render_minors[0])
         for gpu, name, minor in self._xcps():
-            if not gpu.lost:
+            if gpu.bound:
                 links |= _drm_links(f"platform/{name}", minor)
         return folder(links)
 

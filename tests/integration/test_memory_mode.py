@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from aimd.domain.switch import SwitchState as S
 from aimd.planning.policy import Policy
 from aimd.sim.node import SimulatedNode
 from aimd.sim.state import FaultKind
-from tests.fakes.node import RunningNode, fast_state, running_node
+from tests.fakes.node import ADDRESSES, RunningNode, fast_state, running_node
 from tests.integration.stories import (
     becomes,
     begin,
@@ -30,6 +32,7 @@ from tests.integration.stories import (
     refused,
     reload,
     story,
+    told,
 )
 
 NPS4 = MemoryMode.NPS4
@@ -132,6 +135,69 @@ async def test_a_load_while_the_daemon_was_down_completes_the_change_at_its_star
     async with running_node(sim, policy=ALLOWED, directory=tmp_path) as node:
         await committed(node, "n")
     assert hardware(sim) == ["QPX QPX/NPS4 4", "CPX CPX/NPS4 8"]
+
+
+def gradual(count: int = 4) -> SimulatedNode:
+    """Its driver takes so long for each GPU that polls, and the scans of a change, see the load half done."""
+    sim = SimulatedNode(fast_state(count=count))
+    sim.act(lambda driver, _now: setattr(driver.state, "load_seconds", 0.4))
+    return sim
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["events heard", "poll alone"])
+@pytest.mark.parametrize("refused", [False, True], ids=["accepted", "refused by the firmware"])
+@story
+async def test_a_load_that_brings_the_gpus_one_by_one_is_waited_for(heard, refused):
+    sim = gradual()
+    options = {"sim": sim, "policy": ALLOWED} if heard else deaf(sim)
+    async with running_node(**options) as node:
+        await node.switch((3, "DPX"), name="d")
+        await node.switch((0, "QPX/NPS4"), name="n")
+        if refused:
+            fault(sim, FaultKind.MEMORY_REFUSAL)
+        load = asyncio.create_task(asyncio.to_thread(sim.reload))
+        await node.until(lambda s: [len(g.gpu.partitions) > 0 for g in s.gpus] == [False] * 4)
+        assert (await told(node, lambda switch: not switch.final, name="n")).state is S.AWAITING_RELOAD
+        missing = f"no partitions of GPU {ADDRESSES[2]}, GPU {ADDRESSES[3]} yet"
+        assert (await told(node, lambda s: missing in (s.message or ""), name="n")).state is S.RESCANNING
+        assert pending(node) == [NPS4] * 4
+        assert await load == 0
+        await node.until(lambda s: s.change("n").current is None)
+        change = node.snapshot.change("n")
+        if refused:
+            assert [s.reason for s in change.switches] == [Reason.FIRMWARE_REFUSED, Reason.EARLIER_STEP_FAILED]
+            await becomes(sim, SPX, SPX, SPX, "DPX DPX/NPS1 2")
+        else:
+            assert change.state is S.COMMITTED, change
+            await becomes(sim, "QPX QPX/NPS4 4", *["CPX CPX/NPS4 8"] * 3)
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["events heard", "poll alone"])
+@story
+async def test_a_load_that_hangs_half_way_names_who_is_missing_and_its_end_is_seen(heard):
+    sim = gradual(count=2)
+    options = {"sim": sim} if heard else deaf(sim)
+    async with running_node(**{**options, "policy": replace(ALLOWED, reload_seconds=0.8)}) as node:
+        await node.switch((0, "CPX/NPS4"), name="n")
+        fault(sim, FaultKind.LOAD_HANG, gpu=None)
+        assert await asyncio.to_thread(sim.reload) == errno.ETIMEDOUT
+        await node.until(lambda s: s.change("n").current is None)
+        switch = node.snapshot.change("n").switches[0]
+        assert (switch.state, switch.reason) == (S.NEEDS_OPERATOR, Reason.DRIVER_FAILED)
+        assert f"no partitions of GPU {ADDRESSES[1]} yet" in (switch.message or "")
+        sim.act(lambda driver, now: driver.clear_faults(now))
+        await node.until(lambda s: [len(g.gpu.partitions) for g in s.gpus] == [8, 8])
+        assert pending(node) == [None, None]
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["events heard", "poll alone"])
+@story
+async def test_wishes_are_done_again_after_a_plain_load_that_takes_its_time(heard):
+    sim = gradual(count=3)
+    async with running_node(**({"sim": sim} if heard else deaf(sim))) as node:
+        await node.switch((0, "CPX"), (1, "DPX"), (2, "QPX"))
+        assert await asyncio.to_thread(sim.reload) == 0
+        await becomes(sim, "CPX CPX/NPS1 8", "DPX DPX/NPS1 2", "QPX QPX/NPS1 4")
 
 
 @story

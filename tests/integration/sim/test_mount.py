@@ -410,3 +410,23 @@ def test_the_commands_act_on_the_mount(new_driver):
     assert f"gpu0  {FIRST}  CPX/NPS4  8 partitions" in sim("status")
     assert "rebooted" in sim("reset")
     assert f"gpu0  {FIRST}  SPX/NPS1  1 partitions" in sim("status")
+
+
+def test_a_load_takes_its_gpus_away_and_brings_them_one_by_one(new_driver):
+    """The other front end: the class of KFD, the module and the driver's links go, then GPU after GPU comes back."""
+    root = new_driver.root
+    driver, kfd = root / "bus/pci/drivers/amdgpu", root / "class/kfd/kfd"
+    seen = []
+    with new_driver.client() as client, ThreadPoolExecutor(1) as threads:
+        load = threads.submit(client.reload)
+        while not load.done():
+            bound = tuple(name for name in (FIRST, SECOND) if (driver / name).is_symlink())
+            seen.append((kfd.exists(), bound))
+        load.result()
+    order = [state for number, state in enumerate(seen) if state != seen[number - 1] or not number]
+    assert (False, ()) in order
+    assert (True, (FIRST,)) in order
+    assert order.index((False, ())) < order.index((True, (FIRST,)))
+    assert (driver / FIRST).is_symlink()
+    assert (driver / SECOND).is_symlink()
+    assert len(gpu_nodes(root)) == 2

@@ -83,7 +83,7 @@ class Run:
         assert sum(node.memory_bytes for node in nodes) <= state.hardware.memory_bytes
         assert all(gpu.render_minors[node.index] == node.render_minor for node in nodes)
         assert sum(node.xcc_count for node in nodes) <= gpu.xcc_count
-        if gpu.lost or gpu.kfd_dead:
+        if not gpu.bound or gpu.kfd_dead:
             assert nodes == []
         elif gpu.switching_until is None:
             count = partition_count(gpu.compute, gpu.xcc_count) or 1

@@ -253,7 +253,7 @@ def test_driver_load_resets_the_compute_mode_and_is_told() -> None:
     assert m.read(COMPUTE) == "SPX\n"
     assert m.read("compute_partition_mem_alloc_mode") == "CAPPING\n"
     assert m.generation() == 3
-    assert heard == ["driver_unloaded", "driver_reloaded"]
+    assert heard == ["driver_unloaded", "gpu_added", "gpu_added", "driver_reloaded"]
 
 
 def test_switch_resets_the_allocation_mode() -> None:
