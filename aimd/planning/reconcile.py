@@ -27,10 +27,8 @@ from aimd.planning.node_state import NodeState
 from aimd.planning.notes import drain_note, driver_note, reboot_note, under_way
 from aimd.planning.planner import plan
 from aimd.planning.policy import Policy
-from aimd.planning.restart import abandon_rest, reopened
-from aimd.planning.switching import SwitchEvent
+from aimd.planning.restart import abandon_rest, goes_on, reopened
 from aimd.planning.transaction import Reached, Transaction
-from aimd.planning.verify import verify
 from aimd.planning.wishes import OpenWishes, kept_wishes
 
 Effects = tuple[fx.Effect, ...]
@@ -312,7 +310,7 @@ class Reconciler:
             self._to_resume |= {change.name for change in node.changes.values() if change.current is not None}
         self._wishes.open(node.arrivals() & self._wished)
         for change in sorted(node.changes.values(), key=lambda change: change.state is SwitchState.AWAITING_RELOAD):
-            if change.current is not None and (change.name in self._to_resume or self._goes_on(change)):
+            if change.current is not None and (change.name in self._to_resume or goes_on(change, node.observed)):
                 self._to_resume.discard(change.name)
                 return self._begin(change, now)
         settled = self._claim_events.settle(now, self._busy)
@@ -323,13 +321,6 @@ class Reconciler:
         left, self._taken = self._taken - self._desk.taken, self._desk.taken
         self._wishes.open(left & self._wished)
         return (*settled, *self._publish(), *self._pursue_wishes(now))
-
-    def _goes_on(self, change: ModeChange) -> bool:
-        """Whether the change needs no driver load any more: it never did, or its memory mode is there already."""
-        if change.state is not SwitchState.AWAITING_RELOAD:
-            return True
-        assert change.current is not None
-        return verify(change.switches[change.current].step, self._node.observed) is SwitchEvent.VERIFIED
 
     def _pursue_wishes(self, now: fx.Instant) -> Effects:
         """Start a change for GPUs that are idle and not as wished."""

@@ -1,14 +1,16 @@
-"""What becomes of an interrupted mode change, and of the steps after one that did not succeed."""
+"""What becomes of an interrupted or parked mode change, and of the steps after one that did not succeed."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from aimd.domain.gpu import Observed
 from aimd.domain.plan import Reason, StepKind
 from aimd.domain.switch import ModeChange, SwitchState
 from aimd.planning.effects import Instant
 from aimd.planning.policy import Policy
 from aimd.planning.switching import SwitchEvent, advance
+from aimd.planning.verify import verify
 
 
 def reopened(change: ModeChange, boot_id: str, now: Instant, policy: Policy, *, rebooted: bool) -> ModeChange:
@@ -27,6 +29,14 @@ def reopened(change: ModeChange, boot_id: str, now: Instant, policy: Policy, *, 
         if switch.state not in (SwitchState.ROLLING_BACK, SwitchState.AWAITING_RELOAD):
             switch = replace(switch, reason=None, message=None)
     return abandon_rest(replace(change.with_switch(index, switch), boot_id=boot_id), now)
+
+
+def goes_on(change: ModeChange, observed: Observed) -> bool:
+    """Whether the change needs no driver load any more: it never did, or its memory mode is there already."""
+    if change.state is not SwitchState.AWAITING_RELOAD:
+        return True
+    assert change.current is not None
+    return verify(change.switches[change.current].step, observed) is SwitchEvent.VERIFIED
 
 
 def abandon_rest(change: ModeChange, now: Instant) -> ModeChange:
