@@ -21,6 +21,7 @@ from tests.e2e.programs import Daemon
 from tests.integration.unix_http import ask
 
 IDLE, SLOW = 5000, 1000
+MOMENTARY = 16  # connections that were just replaced, files of /proc that are just read
 CONNECTIONS, ROOM_OF_ONE = Limits().connections, Limits().per_account
 REQUESTS = 600
 CROWD = Path(__file__).with_name("crowd.py")
@@ -103,7 +104,7 @@ def test_honest_clients_are_served_beside_a_crowd(daemon, other_daemon):
         f"p99 {alone * 1e3:.2f} ms alone, {crowded * 1e3:.2f} ms in the crowd; {more} descriptors, {grown:.1f} MiB more"
     )
     assert crowded < 2 * alone
-    assert ROOM_OF_ONE // 2 < more <= CONNECTIONS
+    assert ROOM_OF_ONE // 2 < more <= CONNECTIONS + MOMENTARY
     assert grown < 32
 
 
