@@ -57,8 +57,12 @@ class ClaimDesk:
         return [claim for claim in self.claims.values() if any(a.gpu in gpus for a in claim.assignments)]
 
     def holders_on(self, gpu: str) -> tuple[Holder, ...]:
-        """Living processes of claims with a place on the GPU."""
-        places = {(a.claim, a.replica) for a in self.assignments if a.gpu == gpu}
+        """Living processes of claims with a place on the GPU.
+
+        A claim for which it is switched has nobody there yet: who still runs elsewhere would be waited for in vain.
+        """
+        there = [claim for claim in self.claims.values() if claim.state is not ClaimState.SWITCHING]
+        places = {(a.claim, a.replica) for claim in there for a in claim.assignments if a.gpu == gpu}
         return tuple(
             Holder(holder.pid, holder.command, frozenset({gpu}))
             for holder in self.holders.values()
@@ -261,20 +265,13 @@ def _dated(assignment: Assignment, node: NodeState) -> Assignment:
 
 
 def _sizes(node: NodeState) -> dict[tuple[str, int, int], float]:
-    """Nominal units of each partition by GPU, index and mode epoch.
-
-    A partition whose size cannot be read has room for what is there. A GPU that is in another mode than was adopted
-    (during a reset no change is) has none of the partitions that its epoch stands for.
-    """
+    """Nominal units of each partition by GPU, index and mode epoch; one that tells no size has room for what is there."""
     sizes: dict[tuple[str, int, int], float] = {}
     for gpu in node.observed.gpus:
-        record = node.record(gpu.pci_address)
-        adopted = record.mode.compute if record.mode is not None else None
-        if None not in (adopted, gpu.compute_mode) and adopted is not gpu.compute_mode:
-            continue
+        epoch = node.record(gpu.pci_address).mode_epoch
         for partition in gpu.partitions:
             units = nominal_units(partition.memory_bytes) if partition.memory_bytes is not None else float("inf")
-            sizes[gpu.pci_address, partition.index, record.mode_epoch] = units
+            sizes[gpu.pci_address, partition.index, epoch] = units
     return sizes
 
 

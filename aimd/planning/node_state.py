@@ -9,6 +9,7 @@ from aimd.domain.claim import Claim
 from aimd.domain.event import Event as NodeEvent
 from aimd.domain.gpu import BusyRule, Gpu, Observed
 from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerWrite
+from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.switch import ModeChange
 from aimd.errors import UnreachableError
@@ -97,21 +98,29 @@ class NodeState:
         return self.records.get(address) or GpuRecord(address)
 
     def adopt(self, hidden: frozenset[str], wall: float) -> LedgerWrite:
-        """Show what was observed, but for hidden GPUs; count an epoch where a mode has changed. Gives what to keep."""
+        """Show what was observed, but for hidden GPUs; count an epoch where a mode has changed. Gives what to keep.
+
+        A part of the mode that cannot be read (during a reset) has not changed.
+        """
         changed, events = [], []
         for gpu in self.observed.gpus:
             if gpu.pci_address in hidden:
                 continue
-            before = self._shown.get(gpu.pci_address)
-            if gpu.partitions and (before is None or not before.partitions):
+            shown = self._shown.get(gpu.pci_address)
+            if gpu.partitions and (shown is None or not shown.partitions):
                 self._arrived.add(gpu.pci_address)
             self._shown[gpu.pci_address] = gpu
             record = self.record(gpu.pci_address)
-            if gpu.partitions and not gpu.in_reset and record.mode != gpu.mode:
-                changed.append(replace(record, mode=gpu.mode, mode_epoch=record.mode_epoch + 1))
-                if record.mode is not None:
-                    words = f"GPU {gpu.pci_address} went from {record.mode} to {gpu.mode}"
-                    events.append(NodeEvent("mode_changed", gpu.pci_address, words, wall))
+            before = record.mode or PartitionMode()
+            now = PartitionMode(gpu.compute_mode or before.compute, gpu.memory_mode or before.memory)
+            if not gpu.partitions or now == record.mode:
+                continue
+            is_other = record.mode is None or before.compute not in (None, now.compute)
+            is_other = is_other or before.memory not in (None, now.memory)
+            changed.append(replace(record, mode=now, mode_epoch=record.mode_epoch + is_other))
+            if is_other and record.mode is not None:
+                words = f"GPU {gpu.pci_address} went from {record.mode} to {now}"
+                events.append(NodeEvent("mode_changed", gpu.pci_address, words, wall))
         self.records.update({record.address: record for record in changed})
         return LedgerWrite(gpus=tuple(changed), events=tuple(events))
 

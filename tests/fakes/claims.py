@@ -35,8 +35,13 @@ def places(claim: Claim) -> list[tuple[str, int]]:
 
 
 def broken_promises(snapshot: NodeSnapshot, slots: int = 16) -> list[str]:
-    """Over-committed partitions, and places of claims that are not there; nothing in a good snapshot."""
+    """Over-committed partitions, and places of claims that are not there; nothing in a good snapshot.
+
+    As long as the node could not be scanned, nothing is known of places.
+    """
     found: list[str] = []
+    if not snapshot.ready:
+        return found
     there: dict[tuple[str, int], list[Assignment]] = defaultdict(list)
     epochs = {status.gpu.pci_address: status.mode_epoch for status in snapshot.gpus}
     sizes = {

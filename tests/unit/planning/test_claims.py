@@ -755,7 +755,7 @@ def test_never_switched_by_a_claim() -> None:
     assert isinstance(answer, AimdError)
     assert answer.code == "mode_not_available"
     assert "repartition = never" in answer.hint
-    made.tell(fx.Reconfigured(POLICY, {}, "", ""))
+    made.tell(fx.Reconfigured(POLICY, {}, "", "", {}))
     assert claimed(made).state is SWITCHING
 
 
