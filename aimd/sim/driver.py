@@ -150,7 +150,7 @@ class Driver:
         state = self.state
         state.clients.clear()
         state.faults.clear()
-        state.boot += 1
+        state.boot_id = ""  # randomness is the front end's
         for gpu in state.gpus:
             gpu.lost = False
             gpu.memory, gpu.requested_memory = MemoryMode.NPS1, None

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from aimd.errors import ConflictError
 from aimd.sim.driver import Driver
 from aimd.sim.state import SimState, dump, restore
 from aimd.sim.tree import Blocked, Directory, File, Link, Tree
@@ -57,27 +58,32 @@ class SimulatedNode:
 
     @classmethod
     def open(cls, path: Path, fresh: SimState) -> SimulatedNode:
-        """The node whose state the file holds, or the fresh one if there is none or it is of another model.
+        """The node whose state the file holds, or the fresh one if there is none.
 
         Raises:
             ValueError: the file exists and is no state of a simulated node.
+            ConflictError: it is one of another model, number of GPUs or driver: hardware is not replaced in silence.
         """
         try:
             state = restore(path.read_bytes())
         except FileNotFoundError:
             return cls(fresh, path)
-        same = (state.model, state.profile, len(state.gpus)) == (fresh.model, fresh.profile, len(fresh.gpus))
-        return cls(state if same else fresh, path)
+        if state.description != fresh.description:
+            raise ConflictError(
+                f"state file {path} holds a simulated node of {state.description}, expected {fresh.description}",
+                code="other_simulated_node",
+                hint=f"go on with that one, keep the new one elsewhere (--state-dir), or remove {path} to replace it",
+            )
+        return cls(state, path)
 
     @property
     def boot_id(self) -> str:
-        """Boot id of the simulated machine; changes with `reboot`."""
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"aimd-sim:{self._path}:{self._driver.state.boot}"))
+        """Boot id of the simulated machine: random, kept in its state, another one after `reboot`."""
+        return self._driver.state.boot_id
 
     @property
     def description(self) -> str:
-        state = self._driver.state
-        return f"{state.model}:{len(state.gpus)}, driver {state.profile}"
+        return self._driver.state.description
 
     @property
     def gpu_addresses(self) -> list[str]:
@@ -212,6 +218,8 @@ class SimulatedNode:
     def _changed(self) -> None:
         """Keep the state (a rename survives kill -9) and tell the listeners what happened."""
         with self._lock:
+            state = self._driver.state
+            state.boot_id = state.boot_id or str(uuid.uuid4())
             events, self._driver.events = self._driver.events, []
             if self._path is not None:
                 temporary = self._path.with_suffix(".new")

@@ -27,10 +27,11 @@ def parse_spec(spec: str, profile: str = DEFAULT_PROFILE) -> SimState:
 
 
 def open_node(fresh: SimState, path: Path | None) -> SimulatedNode:
-    """The node whose state the file keeps (None = in memory alone), the fresh one if there is none or another model.
+    """The node whose state the file keeps (None = in memory alone), the fresh one if there is none.
 
     Raises:
         InvalidInputError: the file cannot be used.
+        ConflictError: it holds a node of another model, number of GPUs or driver.
     """
     if path is None:
         return SimulatedNode(fresh)

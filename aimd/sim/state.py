@@ -122,6 +122,7 @@ class SimState:
     """The whole node. Instants are on the clock of whoever passes `now`; only differences matter.
 
     Attributes:
+        boot_id: random, of this boot of this machine; empty until the front end has made one.
         generation: KFD's generation_id; 0 before the first driver load.
         hole_until: until when nodes/ is empty because a node went and it is being built again.
         drm_minors: render minors that the kernel has for XCPs, 63 on the machine of the capture.
@@ -143,7 +144,7 @@ class SimState:
     generation: int = 0
     simd_id_next: int = 0x80001000  # gpu_processor_id_low (kfd_crat.c)
     hole_until: float = 0.0
-    boot: int = 1
+    boot_id: str = ""
     drm_minors: int = 64
     switch_seconds: float = 0.25
     rebuild_seconds: float = 0.00025
@@ -153,6 +154,10 @@ class SimState:
     cpu_cores: int = 96
     cpu_clock: int = 2750
     platform: tuple[int, int, int] = (0x54524541, 0x4D49_3330, 1)
+
+    @property
+    def description(self) -> str:
+        return f"{self.model}:{len(self.gpus)}, driver {self.profile}"
 
     @property
     def hardware(self) -> SimModel:

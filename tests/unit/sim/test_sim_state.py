@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import uuid
 from pathlib import Path
 
 import msgspec
 import pytest
 from machines import TOPOLOGY, FakeClock, Machine, machine
 
+from aimd.errors import ConflictError
 from aimd.sim.driver import Driver
 from aimd.sim.entries import Link, folder, resolve
 from aimd.sim.node import SimulatedNode
+from aimd.sim.spec import open_node
 from aimd.sim.state import FaultKind, SimFault, dump, new_state, restore
 
 
@@ -70,8 +73,32 @@ def test_file_is_taken_up_by_the_next_process(tmp_path: Path) -> None:
     second = SimulatedNode.open(file, new_state("mi300x", 1))
     assert len(second.listdir(f"{TOPOLOGY}/nodes")) == 2 + 8
     assert second.boot_id == boot
-    third = SimulatedNode.open(file, new_state("mi300x", 2))
-    assert len(third.listdir(f"{TOPOLOGY}/nodes")) == 2 + 2
+
+
+@pytest.mark.parametrize("asked", [("mi325x", 1, "7.2"), ("mi300x", 2, "7.2"), ("mi300x", 1, "6.12")])
+def test_a_file_of_another_machine_is_refused_and_left_alone(tmp_path: Path, asked: tuple[str, int, str]) -> None:
+    file = tmp_path / "sim.json"
+    SimulatedNode(new_state("mi300x", 1), file)
+    kept = file.read_bytes()
+    with pytest.raises(ConflictError, match=r"holds a simulated node of mi300x:1, driver 7\.2, expected ") as caught:
+        open_node(new_state(*asked), file)
+    assert f"remove {file} to replace it" in (caught.value.hint or "")
+    assert file.read_bytes() == kept
+
+
+def test_boot_ids_are_random_and_kept(tmp_path: Path) -> None:
+    """Not made of path and number of boots: a new machine at an old path is another one."""
+    file = tmp_path / "sim.json"
+    seen = set()
+    for _ in range(3):
+        node = SimulatedNode(new_state("mi300x", 1), file)
+        seen.add(node.boot_id)
+        node.act(lambda driver, now: driver.reboot(now))
+        seen.add(node.boot_id)
+        assert SimulatedNode.open(file, new_state("mi300x", 1)).boot_id == node.boot_id
+        file.unlink()
+    assert len(seen) == 6
+    assert all(uuid.UUID(boot).version == 4 for boot in seen)
 
 
 @pytest.mark.parametrize(("model", "count", "profile"), [("mi200", 1, "7.2"), ("mi300x", 0, "7.2"), ("mi300x", 9, "7.2"), ("mi300x", 1, "5.0")])  # fmt: skip
