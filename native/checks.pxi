@@ -200,6 +200,7 @@ cdef object check_core(const Core* core):
     cdef set waiting = set()
     cdef set running = set()
     cdef set vacant = set()
+    assert sizeof(Request) == 64 and sizeof(Counters) <= BLOCK and sizeof(Place) <= 64 and sizeof(Lease) == 88
     for number in range(core.bounds.partitions):
         assert core.partitions[number].used != set_has(&core.free_partitions, number), "free list of partitions"
         if core.partitions[number].used:
