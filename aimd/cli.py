@@ -14,9 +14,8 @@ import click
 from aimd import __version__
 from aimd.config import Config, read_config
 from aimd.errors import AimdError, InvalidInputError
+from aimd.exits import of_error, told
 from aimd.rundirs import daemon_directories
-
-FAILED, USAGE = 1, 2
 
 
 class Reporting(click.Group):
@@ -26,10 +25,8 @@ class Reporting(click.Group):
         try:
             return super().invoke(ctx)
         except AimdError as error:
-            click.echo(f"aimd: {error.message}", err=True)
-            if error.hint:
-                click.echo(f"      {error.hint}", err=True)
-            ctx.exit(USAGE if isinstance(error, InvalidInputError) else FAILED)
+            click.echo(told(error), err=True)
+            ctx.exit(of_error(error))
 
 
 class LazyGroup(Reporting):
@@ -60,14 +57,14 @@ _config_option = click.option(
 @main.command()
 @_config_option
 @click.option("--simulate", metavar="MODEL:N", help="Run on a simulated node, for example mi300x:8.")
-@click.option("--profile", default="7.2", show_default=True, help="Driver generation of the simulated node.")
+@click.option("--profile", help="Driver generation of the simulated node; 7.2 by default.")
 @click.option("--runtime-dir", help="For sockets; default $RUNTIME_DIRECTORY, /run/aimd or $XDG_RUNTIME_DIR/aimd.")
 @click.option("--state-dir", help="For the ledger; default $STATE_DIRECTORY, /var/lib/aimd or $XDG_STATE_HOME/aimd.")
 @click.option("--sysfs-root", metavar="DIR", help="Instead of /sys: a mounted simulation. Wins over aimd.toml.")
 def run(
     config_path: Path | None,
     simulate: str | None,
-    profile: str,
+    profile: str | None,
     runtime_dir: str | None,
     state_dir: str | None,
     sysfs_root: str | None,
@@ -75,12 +72,29 @@ def run(
     """Run the daemon until SIGTERM."""
     from aimd.daemon.wiring import run as run_daemon  # noqa: PLC0415 - the other commands start faster without it
 
+    node = _simulated(simulate, profile, sysfs_root)
     config = read_config(config_path) if config_path is not None else Config(layout={})
     if sysfs_root is not None:
         config = _with_root(config, sysfs_root)
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     paths = daemon_directories(os.environ, os.getuid(), runtime_dir=runtime_dir, state_dir=state_dir)
-    asyncio.run(run_daemon(config, paths, (simulate, profile) if simulate is not None else None, config_path))
+    asyncio.run(run_daemon(config, paths, node, config_path))
+
+
+def _simulated(simulate: str | None, profile: str | None, sysfs_root: str | None) -> tuple[str, str] | None:
+    """The simulated node's spec and profile, None for a real one; raises InvalidInputError."""
+    if simulate is None:
+        if profile is not None:
+            raise InvalidInputError("--profile is that of a simulated node", hint="add --simulate, or leave it away")
+        return None
+    if sysfs_root is not None:
+        raise InvalidInputError(
+            "--simulate and --sysfs-root exclude each other, expected one of them",
+            hint="a mounted simulation (aimd sim mount) is what --sysfs-root can name",
+        )
+    from aimd.sim.spec import DEFAULT_PROFILE  # noqa: PLC0415 - a real node's daemon does not load the simulator
+
+    return simulate, profile or DEFAULT_PROFILE
 
 
 def _with_root(config: Config, root: str) -> Config:
@@ -133,12 +147,12 @@ def _inventory(root: Path, output: str) -> str:
     message = convert.inventory_message(snapshot, with_epoch=False)
     if not message.gpus:
         click.echo(
-            f"aimd: {root} shows no GPU: the KFD topology has CPU nodes alone, or none that can be read", err=True
+            f"warning: {root} shows no GPU: its KFD topology has CPU nodes alone, or none that can be read", err=True
         )
     if output == "json":
         return messages.to_json(message, indent=2).decode() + "\n"
     for warning in message.warnings:
-        click.echo(f"aimd: {warning}", err=True)
+        click.echo(f"warning: {warning}", err=True)
     return render("inventory", messages.to_builtins(message), output)
 
 

@@ -11,13 +11,13 @@ import aimd
 from aimd.ctl import exits
 from aimd.ctl.client import ApiClient
 from aimd.ctl.examination import Answers, examine
-from aimd.ctl.exits import Exit
 from aimd.ctl.fields import shown
 from aimd.ctl.output import render
 from aimd.ctl.reading import past_events
 from aimd.ctl.session import output_option
 from aimd.doctor.finding import FAIL, Finding
 from aimd.errors import UnreachableError
+from aimd.exits import Exit
 
 
 @click.command()

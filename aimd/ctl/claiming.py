@@ -19,12 +19,12 @@ from aimd.ctl.client import ApiClient, ProblemError
 from aimd.ctl.columns import gigabytes
 from aimd.ctl.completing import claim_names
 from aimd.ctl.environment import variables
-from aimd.ctl.exits import Exit
 from aimd.ctl.fields import items, required, text
 from aimd.ctl.following import display_for
 from aimd.ctl.output import render
 from aimd.ctl.session import Command, each_of, output_option, segment
 from aimd.errors import AimdError
+from aimd.exits import Exit
 
 POLL_SECONDS = 0.25
 
@@ -185,5 +185,9 @@ def report_pending(claim: Mapping[str, Any]) -> None:
 
 def _release_line(claim: Mapping[str, Any]) -> str:
     line = f"{text(claim, 'name')}: released"
-    running = ", ".join(f"pid {text(each, 'pid')} ({text(each, 'command')})" for each in items(claim, "holders"))
+    running = ", ".join(
+        f"pid {text(each, 'pid')} ({text(each, 'command')})"
+        for each in items(claim, "holders")
+        if each.get("ended_at") is None
+    )
     return f"{line}; still running: {running}" if running else line

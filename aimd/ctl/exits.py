@@ -1,38 +1,15 @@
-"""aimctl's exit codes, as tables. Scripts rely on them: they change with a major version only."""
+"""aimctl's exit codes for what only aimctl meets: answers of the daemon, plans and mode changes, as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import IntEnum
 from typing import Any
 
+from aimd import exits
 from aimd.ctl.client import AnswerTimeoutError, ProblemError
 from aimd.ctl.fields import flag, items, text
-from aimd.errors import (
-    AimdError,
-    ConflictError,
-    DeniedError,
-    InvalidInputError,
-    NotFoundError,
-    RefusedError,
-    UnreachableError,
-)
-
-
-class Exit(IntEnum):
-    """What a script can tell from the exit code; the last two are those a shell shows for SIGINT and SIGPIPE."""
-
-    OK = 0
-    REFUSED = 1
-    USAGE = 2
-    UNREACHABLE = 3
-    DENIED = 4
-    CONFLICT = 5
-    NOT_FOUND = 6
-    TIMEOUT = 7
-    INTERRUPTED = 130
-    PIPE_CLOSED = 141
-
+from aimd.errors import AimdError
+from aimd.exits import Exit
 
 BY_STATUS: dict[int, Exit] = {
     400: Exit.USAGE,
@@ -44,16 +21,6 @@ BY_STATUS: dict[int, Exit] = {
     503: Exit.UNREACHABLE,
     504: Exit.TIMEOUT,
 }
-
-BY_ERROR: tuple[tuple[type[AimdError], Exit], ...] = (
-    (AnswerTimeoutError, Exit.TIMEOUT),
-    (UnreachableError, Exit.UNREACHABLE),
-    (DeniedError, Exit.DENIED),
-    (NotFoundError, Exit.NOT_FOUND),
-    (ConflictError, Exit.CONFLICT),
-    (InvalidInputError, Exit.USAGE),
-    (RefusedError, Exit.REFUSED),
-)
 
 # Reasons of a failed change that may well succeed later; every other reason is a refusal.
 BY_REASON: dict[str, Exit] = {
@@ -67,7 +34,7 @@ def of_error(error: AimdError) -> Exit:
     """Exit code for an error; REFUSED for what the tables do not name."""
     if isinstance(error, ProblemError):
         return BY_STATUS.get(error.status, Exit.REFUSED)
-    return next((code for kind, code in BY_ERROR if isinstance(error, kind)), Exit.REFUSED)
+    return Exit.TIMEOUT if isinstance(error, AnswerTimeoutError) else exits.of_error(error)
 
 
 def of_plan(plan: Mapping[str, Any]) -> Exit:

@@ -16,11 +16,11 @@ from aimd.ctl import exits
 from aimd.ctl.changing import drain_option, new_name, no_follow_option, show_change, submit, wait_option
 from aimd.ctl.client import ApiClient
 from aimd.ctl.columns import modes
-from aimd.ctl.exits import Exit
 from aimd.ctl.fields import UNKNOWN, items, text
 from aimd.ctl.output import render
 from aimd.ctl.session import Session, output_option, show
 from aimd.errors import ConfigError, NotFoundError, RefusedError
+from aimd.exits import Exit
 
 file_option = click.option(
     "-f",

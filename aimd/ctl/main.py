@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from aimd.ctl import exits
-from aimd.ctl.exits import Exit
 from aimd.ctl.session import Session, report
 from aimd.errors import AimdError
+from aimd.exits import Exit
 
 # Each command's module and name in it. A command line needs one of them, and starts faster without the others.
 COMMANDS = {

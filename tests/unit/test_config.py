@@ -226,7 +226,7 @@ def test_an_invalid_file_ends_with_the_code_of_usage(tmp_path: Path, text: str, 
     result = check(tmp_path, text)
     assert result.exit_code == 2
     assert words in result.output
-    assert result.output.startswith("aimd: ")
+    assert result.output.startswith("error: ")
     assert "Traceback" not in result.output
 
 

@@ -124,7 +124,7 @@ def test_a_reload_that_is_refused_is_exit_5(control):
             [*COMMAND, "reload", "--socket", str(control)], capture_output=True, text=True, check=False
         )
     assert (done.returncode, done.stdout) == (5, "")
-    assert done.stderr.startswith("Error: the amdgpu module cannot be unloaded, expected no KFD client")
+    assert done.stderr.startswith("error: the amdgpu module cannot be unloaded, expected no KFD client")
 
 
 def test_a_restarted_node_keeps_living_clients_and_drops_dead_ones(tmp_path):

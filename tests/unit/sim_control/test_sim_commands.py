@@ -31,8 +31,8 @@ def test_every_command_has_help_and_a_socket_option(command):
 def test_nobody_at_the_socket_is_exit_3_with_a_hint(tmp_path, command):
     result = run(*command, "--socket", str(tmp_path / "no.sock"))
     assert result.exit_code == 3
-    assert result.stderr.startswith(f"Error: simulated node {tmp_path}/no.sock does not answer (No such file")
-    assert "Hint: start one with" in result.stderr
+    assert result.stderr.startswith(f"error: simulated node {tmp_path}/no.sock does not answer (No such file")
+    assert "hint: start one with" in result.stderr
 
 
 @pytest.mark.parametrize(
