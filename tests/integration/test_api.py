@@ -56,12 +56,12 @@ class Served:
 
     def __enter__(self) -> Served:  # noqa: PYI034
         self._thread.start()
-        assert self._begun.wait(10)
+        assert self._begun.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def get(self, path: str, kind: type[msg.Message]) -> Any:
@@ -148,7 +148,7 @@ def test_node_and_version(api: Served) -> None:
 
 def test_holders_are_named(api: Served) -> None:
     api.node.sim.act(lambda driver, now: driver.join(os.getpid(), 1, now, permitted=frozenset(ADDRESSES[:1])))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not api.get("/v1/gpus/gpu0", msg.GpuMessage).holders:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -547,7 +547,7 @@ def test_a_stopping_daemon_ends_its_streams(folder: Path) -> None:
         api.put("x", modes={"gpu0": "SPX"})
         next(stream)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     with contextlib.suppress(OSError, AssertionError, ValueError):
         assert list(stream) == []
 
