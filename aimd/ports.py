@@ -124,7 +124,11 @@ class Processes(Protocol):
         ...
 
     async def ended(self, pid: int, start_time: int) -> bool:
-        """Wait until the process is over; False at once if it was not there (any more)."""
+        """Wait until the process and all that belong to it are over; False at once if none was there (any more)."""
+        ...
+
+    def members(self, pid: int, start_time: int) -> tuple[Process, ...]:
+        """The living processes that belong to a holder: itself, and those that it started. Blocks."""
         ...
 
 
@@ -200,6 +204,10 @@ class ControlPlane(Protocol):
 
     async def set_draining(self, gpu: str, *, draining: bool) -> None:
         """Close the GPU (PCI address) for new claims, or open it again."""
+        ...
+
+    async def members(self, holder: HolderRecord) -> Sequence[Process]:
+        """The living processes of a holder."""
         ...
 
     async def hold(self, claim: str, replica: int | None, pid: int) -> HolderRecord:

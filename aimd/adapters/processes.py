@@ -1,15 +1,30 @@
-"""Processes of this machine: who they are (/proc), and when they end (pidfd)."""
+"""Processes of this machine: who they are (/proc), who belongs to a holder, and when all of those have ended (pidfd)."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import select
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import NamedTuple
 
-from aimd.errors import NotFoundError
+from aimd.errors import NotFoundError, UnreachableError
 from aimd.ports import Process
 
 COMMAND_LIMIT = 200
+LOOK_SECONDS = 1.0  # between two looks at a holder's children
+MARKER = "AIM_HOLDER"
+
+Identity = tuple[int, int]  # pid and start time
+
+# Of another process's files: it has ended, or this one may not look. Anything else (EMFILE) says nothing about it.
+_GONE = (errno.ENOENT, errno.ESRCH)
+_HIDDEN = (errno.EACCES, errno.EPERM)
 
 
 def command_of(pid: int) -> str | None:
@@ -30,37 +45,182 @@ def boot_id() -> str:
 
 
 def start_time_of(pid: int) -> int | None:
-    """Field 22 of /proc/<pid>/stat (clock ticks after boot), None if there is no such process or it is a zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()  # the command before it may hold spaces and parentheses
-    return int(fields[19]) if fields[0] != "Z" else None
+    """Field 22 of /proc/<pid>/stat (clock ticks after boot), None if there is no such process or it is a zombie.
+
+    Raises:
+        OSError: it could not be read, which says nothing about the process.
+    """
+    found = _stat(pid)
+    return found.start_time if found.state != "Z" else None
+
+
+def marker_of(pid: int, start_time: int) -> str:
+    """Value of AIM_HOLDER in the environment of a holder: whoever inherits it belongs to that holder."""
+    return f"{pid}:{start_time}"
 
 
 class LinuxProcesses:
-    """ports.Processes by /proc and pidfd_open(2)."""
+    """ports.Processes by /proc and pidfd_open(2).
+
+    A holder's processes are those that inherited its AIM_HOLDER (wherever they were reparented to) and those that were
+    seen below it in the process tree. Environments can be read by root and by the same user only. A process that
+    cleared its environment is missed if its parents ended within a second of its start.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Identity, set[Identity]] = {}  # processes below a watched holder, at the last look
+        self._lock = threading.Lock()
+        self._tree: tuple[float, dict[int, list[int]]] = (float("-inf"), {})  # CLOCK_MONOTONIC seconds of the reading
 
     def identify(self, pid: int) -> Process:
-        start_time = start_time_of(pid)
+        try:
+            start_time = start_time_of(pid)
+        except OSError as error:
+            raise UnreachableError(f"process {pid} cannot be looked at: {error.strerror}") from error
         if start_time is None:
             raise NotFoundError(f"process {pid} is not there (any more)", code="unknown_process")
         return Process(pid, start_time, command_of(pid))
 
-    async def ended(self, pid: int, start_time: int) -> bool:
+    def members(self, pid: int, start_time: int) -> tuple[Process, ...]:
+        holder = (pid, start_time)
         try:
-            descriptor = os.pidfd_open(pid)
+            found = self._living(holder)
         except OSError:
-            return False
-        loop = asyncio.get_running_loop()
-        over = asyncio.Event()
+            found = {holder}
+        return tuple(Process(*member, command_of(member[0])) for member in sorted(found))
+
+    async def ended(self, pid: int, start_time: int) -> bool:
+        holder = (pid, start_time)
+        self._seen.setdefault(holder, set())
         try:
-            if start_time_of(pid) != start_time:  # the pid was given to another process
+            watched = await self._leader_ended(holder)
+            while await self._any_left(holder):
+                watched = True
+                await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            self._seen.pop(holder, None)
+        return watched
+
+    async def _leader_ended(self, holder: Identity) -> bool:
+        """Wait for the end of the holder itself; False if it was not there."""
+        while True:
+            try:
+                descriptor = os.pidfd_open(holder[0])
+            except ProcessLookupError:
                 return False
-            loop.add_reader(descriptor, over.set)
-            await over.wait()
+            except OSError:  # no descriptors or no memory left: nothing is known of the process
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            try:
+                if _stat(holder[0]).start_time != holder[1] or _readable(descriptor):
+                    return False  # the pid is another process's, or it is dead
+                await self._readable_later(descriptor, holder)
+            except OSError:
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            finally:
+                os.close(descriptor)
+            return True
+
+    async def _readable_later(self, descriptor: int, holder: Identity) -> None:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(descriptor, over.set)
+        try:
+            while not over.is_set():
+                await self._look(holder)
+                try:
+                    await asyncio.wait_for(over.wait(), LOOK_SECONDS)
+                except asyncio.TimeoutError:
+                    continue
         finally:
             loop.remove_reader(descriptor)
-            os.close(descriptor)
-        return True
+
+    async def _look(self, holder: Identity) -> None:
+        try:
+            self._seen[holder] = await asyncio.to_thread(self._below, holder, frozenset())
+        except OSError:
+            return  # looked at again in a moment
+
+    async def _any_left(self, holder: Identity) -> bool:
+        try:
+            left = await asyncio.to_thread(self._living, holder)
+        except OSError:
+            return True
+        self._seen[holder] = left
+        return bool(left)
+
+    def _living(self, holder: Identity) -> set[Identity]:
+        return self._below(holder, _marked(holder))
+
+    def _below(self, holder: Identity, more: AbstractSet[Identity]) -> set[Identity]:
+        with self._lock:  # one reading serves all holders
+            if time.monotonic() - self._tree[0] >= LOOK_SECONDS / 2:
+                self._tree = (time.monotonic(), _children())
+            children = self._tree[1]
+        return _below({holder, *self._seen.get(holder, ()), *more}, children)
+
+
+class _Stat(NamedTuple):
+    state: str
+    parent: int
+    start_time: int | None
+
+
+def _stat(pid: int) -> _Stat:
+    """The fields of /proc/<pid>/stat; "Z" without a start time if there is no such process, OSError if it is not told."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError as error:
+        if error.errno in _GONE:
+            return _Stat("Z", 0, None)
+        raise
+    fields = text.rpartition(")")[2].split()  # the command before it may hold spaces and parentheses
+    return _Stat(fields[0], int(fields[1]), int(fields[19]))
+
+
+def _readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _below(roots: Iterable[Identity], children: Mapping[int, list[int]]) -> set[Identity]:
+    """Those of the processes that live, and their living descendants; raises OSError if that cannot be told."""
+    found: set[Identity] = set()
+    todo = [pid for pid, start_time in roots if start_time_of(pid) == start_time]
+    while todo:
+        pid = todo.pop()
+        start_time = start_time_of(pid)
+        if start_time is not None and (pid, start_time) not in found:
+            found.add((pid, start_time))
+            todo += children.get(pid, ())
+    return found
+
+
+def _pids() -> list[int]:
+    return [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
+
+
+def _children() -> dict[int, list[int]]:
+    """All processes of the machine by their parent."""
+    found: dict[int, list[int]] = {}
+    for pid in _pids():
+        found.setdefault(_stat(pid).parent, []).append(pid)
+    return found
+
+
+def _marked(holder: Identity) -> set[Identity]:
+    """Living processes whose environment names the holder; raises OSError if that cannot be told."""
+    marker = f"{MARKER}={marker_of(*holder)}".encode()
+    found = set()
+    for pid in _pids():
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError as error:
+            if error.errno in (*_GONE, *_HIDDEN):
+                continue
+            raise
+        start_time = start_time_of(pid) if marker in environment.split(b"\0") else None
+        if start_time is not None:
+            found.add((pid, start_time))
+    return found

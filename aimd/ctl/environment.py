@@ -26,8 +26,9 @@ def variables(answer: Mapping[str, Any]) -> dict[str, str]:
         DeniedError: the caller's device cgroup hides the partition.
         ConflictError: the partition is not there, or the topology moves all the time.
     """
-    partition = text(answer, "partition")
+    partition, holder = text(answer, "partition"), answer.get("holder")
     return {
+        **({"AIM_HOLDER": str(holder)} if holder is not None else {}),
         "ROCR_VISIBLE_DEVICES": str(_ordinal(answer, partition)),
         "HIP_VISIBLE_DEVICES": "0",
         "AIM_CLAIM": text(answer, "claim"),

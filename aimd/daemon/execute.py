@@ -39,6 +39,10 @@ class Executor:
         """The living process; raises NotFoundError."""
         return self._processes.identify(pid)
 
+    async def members(self, pid: int, start_time: int) -> tuple[Process, ...]:
+        """The living processes that belong to the holder."""
+        return await asyncio.to_thread(self._processes.members, pid, start_time)
+
     async def _on_driver(self, call: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._driver_threads, call)
 

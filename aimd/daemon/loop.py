@@ -21,7 +21,7 @@ from aimd.domain.switch import ModeChange
 from aimd.errors import AimdError, LedgerError, RefusedError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.reconcile import Reconciler
-from aimd.ports import DriverEvents, Health, Ledger, Reloaded
+from aimd.ports import DriverEvents, Health, Ledger, Process, Reloaded
 
 log = logging.getLogger("aimd")
 
@@ -98,6 +98,9 @@ class ControlLoop:
     async def set_draining(self, gpu: str, *, draining: bool) -> None:
         await self._ask(type(None), lambda request: fx.DrainingSet(request, gpu, draining))
 
+    async def members(self, holder: HolderRecord) -> Sequence[Process]:
+        return await self._executor.members(holder.pid, holder.start_time)
+
     async def hold(self, claim: str, replica: int | None, pid: int) -> HolderRecord:
         process = self._executor.identify(pid)
         return await self._ask(
@@ -172,6 +175,8 @@ class ControlLoop:
         except Exception:  # the loop's outermost try: one bad event must not end the daemon
             self.failures += 1
             log.exception("event %s could not be handled", type(event).__name__)
+            words = "the request failed inside aimd; its log has the details"
+            self._answer(getattr(event, "request", 0), AimdError(words))
         self.health = Health(time.monotonic())
 
     async def _execute(self, effect: fx.Effect, request: int) -> None:

@@ -142,7 +142,8 @@ class EnvironmentMessage(Message, frozen=True):
     """What a holder's environment is computed from, in the holder's own view (ordinals move with every switch).
 
     `kfd_order` lists the partitions (`0000:05:00.0/3`) in the order of KFD's nodes: a runtime's ordinals are this order,
-    less what the device cgroup hides. `sysfs_root` is where a caller reads that itself, None on a simulated node.
+    less what the device cgroup hides. `holder` is the value of AIM_HOLDER by which the processes of a holder are known: those
+    that inherit it belong to it. `sysfs_root` is where a caller reads that itself, None on a simulated node.
     """
 
     claim: str
@@ -151,6 +152,7 @@ class EnvironmentMessage(Message, frozen=True):
     memory_limit_bytes: int
     kfd_order: list[str]
     sysfs_root: str | None
+    holder: str | None = None
 
 
 def _word(field: str, value: str, kind: type[Word]) -> Word:

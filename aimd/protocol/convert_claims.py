@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from aimd.domain.claim import Assignment, Claim
 from aimd.domain.gpu import Partition
+from aimd.domain.ledger import HolderRecord
 from aimd.domain.memory import UNITS_PER_GB, reserved_bytes
 from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.errors import ConflictError, NotFoundError
 from aimd.protocol import claims as msg
 from aimd.protocol.messages import HolderMessage
 
+Member = tuple[int, "str | None"]  # pid and command line
 
-def claim_message(claim: Claim, snapshot: NodeSnapshot) -> msg.ClaimMessage:
-    """A claim with its places and the processes on them."""
+
+def holders_of(claim: str, snapshot: NodeSnapshot) -> list[HolderRecord]:
+    """Holders of the claim, orphans among them."""
+    return [holder for holder in snapshot.claim_holders if holder.claim == claim]
+
+
+def claim_message(
+    claim: Claim, snapshot: NodeSnapshot, members: Mapping[HolderRecord, Iterable[Member]] | None = None
+) -> msg.ClaimMessage:
+    """A claim with its places and its holders; with all living processes of those whose `members` are given."""
     spec, slo = claim.spec, claim.spec.slo
     return msg.ClaimMessage(
         name=claim.name,
@@ -37,11 +49,17 @@ def claim_message(claim: Claim, snapshot: NodeSnapshot) -> msg.ClaimMessage:
         message=claim.message,
         created_at=claim.created_at,
         holders=[
-            HolderMessage(pid=holder.pid, command=holder.command)
-            for holder in snapshot.claim_holders
-            if holder.claim == claim.name
+            message
+            for holder in holders_of(claim.name, snapshot)
+            for message in _processes(holder, (members or {}).get(holder))
         ],
     )
+
+
+def _processes(holder: HolderRecord, members: Iterable[Member] | None) -> list[HolderMessage]:
+    if members is None:
+        return [HolderMessage(pid=holder.pid, command=holder.command, ended_at=holder.ended_at)]
+    return [HolderMessage(pid=pid, command=command) for pid, command in members]
 
 
 def assignment_message(assignment: Assignment, snapshot: NodeSnapshot) -> msg.AssignmentMessage:
@@ -69,7 +87,7 @@ def assignment_messages(snapshot: NodeSnapshot) -> list[msg.AssignmentMessage]:
 
 
 def environment_message(
-    name: str, replica: int, snapshot: NodeSnapshot, sysfs_root: str | None
+    name: str, replica: int, snapshot: NodeSnapshot, sysfs_root: str | None, holder: HolderRecord | None = None
 ) -> msg.EnvironmentMessage:
     """What a process on this replica of a claim needs to know.
 
@@ -98,6 +116,7 @@ def environment_message(
         memory_limit_bytes=reserved_bytes(assignment.memory_units, partition.memory_bytes),
         kfd_order=_kfd_order(snapshot),
         sysfs_root=sysfs_root,
+        holder=f"{holder.pid}:{holder.start_time}" if holder is not None else None,
     )
 
 

@@ -43,7 +43,9 @@ class GpuMessage(Message, frozen=True):
     """One GPU and its partitions.
 
     `reported_compute_mode` is the driver's mode file, `compute_mode` what the partitions show. `drift` has a sentence
-    per difference between wish, file and partitions. `wish` is like `CPX/NPS1`.
+    per difference between wish, file and partitions. `wish` is like `CPX/NPS1`. `state` is `ready`, or why there are no
+    partitions: `lost` (the driver could not bring it up, or is not loaded), `hidden` (the device cgroup of aimd denies
+    them) or `gone` (not on the bus, or not bound to the driver).
     """
 
     name: str
@@ -71,10 +73,15 @@ class GpuMessage(Message, frozen=True):
 
 
 class HolderMessage(Message, frozen=True):
-    """A process that is a KFD client of the GPU."""
+    """A process that is a KFD client of the GPU, or one of a claim.
+
+    `ended_at` (seconds since the epoch) is of a claim's orphan: it was found dead then, and keeps its replica for a
+    while. All others live.
+    """
 
     pid: int
     command: str | None
+    ended_at: float | None = None
 
 
 class InventoryMessage(Message, frozen=True):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from aimd.protocol.messages import ProblemMessage
@@ -42,6 +43,11 @@ def test_the_command_gets_the_environment_and_keeps_the_pid(api: FakeApi, world:
     assert (told["ROCR_VISIBLE_DEVICES"], told["HIP_VISIBLE_DEVICES"], told["MINE"]) == ("1", "0", "kept")
     assert (told["AIM_CLAIM"], told["AIM_PARTITION_ID"]) == ("llama", "0000:05:00.0/0")
     assert told["AIM_MEMORY_LIMIT_BYTES"] == "25767706624"
+
+
+def test_the_processes_of_a_holder_are_marked(api: FakeApi, world: World, socket_path: Path) -> None:
+    world.environments[0] = msgspec.structs.replace(world.environments[0], holder="7:1234")
+    assert aimctl_exec(socket_path, "llama", "--", "sh", "-c", "echo $AIM_HOLDER").stdout == "7:1234\n"
 
 
 def test_the_command_inherits_no_signal_that_python_ignores_and_no_socket(api: FakeApi, socket_path: Path) -> None:

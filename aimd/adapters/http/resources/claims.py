@@ -13,10 +13,11 @@ from aimd.adapters.http.peer import Peer
 from aimd.adapters.http.resources.common import SINCE, WATCH, name_of, watched
 from aimd.adapters.http.routes import Route
 from aimd.domain.claim import Claim, ClaimState
+from aimd.domain.ledger import HolderRecord
 from aimd.domain.node import NodeSnapshot
 from aimd.errors import NotFoundError
 from aimd.protocol import claims as msg
-from aimd.protocol.convert_claims import assignment_message, claim_message
+from aimd.protocol.convert_claims import Member, assignment_message, claim_message, holders_of
 from aimd.protocol.watch import WatchMessage
 
 EXAMPLE = '{"memory_gb": 24, "compute_mode": "CPX"}'
@@ -58,8 +59,10 @@ async def list_claims(api: Api, call: Call) -> Result:
 
 
 async def read_claim(api: Api, call: Call) -> Result:
+    """With all living processes, also those that its holders have started; a list has the holders only."""
     snapshot = api.snapshot()
-    return Answer(claim_message(visible_claim(snapshot, call), snapshot))
+    claim = visible_claim(snapshot, call)
+    return Answer(claim_message(claim, snapshot, await _members(api, claim, snapshot)))
 
 
 async def write_claim(api: Api, call: Call) -> Result:
@@ -77,7 +80,13 @@ async def release_claim(api: Api, call: Call) -> Result:
     snapshot = api.snapshot()
     claim = visible_claim(snapshot, call)
     api.operators.require_for(call.peer, claim.owner_uid)
-    return Answer(claim_message(await api.control.release(claim.name), snapshot))
+    members = await _members(api, claim, snapshot)  # after the release nobody knows them
+    return Answer(claim_message(await api.control.release(claim.name), snapshot, members))
+
+
+async def _members(api: Api, claim: Claim, snapshot: NodeSnapshot) -> dict[HolderRecord, list[Member]]:
+    living = [holder for holder in holders_of(claim.name, snapshot) if holder.ended_at is None]
+    return {holder: [(each.pid, each.command) for each in await api.control.members(holder)] for holder in living}
 
 
 async def list_assignments(api: Api, call: Call) -> Result:

@@ -35,7 +35,7 @@ async def write_holder(api: Api, call: Call) -> Result:
             hint="aimctl exec makes itself the holder and then runs the command",
         )
     holder = await api.control.hold(claim.name, body.replica, call.peer.pid)
-    return Answer(environment_message(holder.claim, holder.replica, api.snapshot(), api.facts.sysfs_root))
+    return Answer(environment_message(holder.claim, holder.replica, api.snapshot(), api.facts.sysfs_root, holder))
 
 
 _NAMED = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
