@@ -236,6 +236,14 @@ HOLDERS = (
     Column("COMMAND", field("command")),
 )
 
+PROCESSES = (
+    *HOLDERS,
+    Column(
+        "STATE",
+        lambda each: "running" if each.get("ended_at") is None else f"orphan since {moment(number(each, 'ended_at'))}",
+    ),
+)
+
 VERSIONS = (
     Column("AIMCTL", field("aimctl")),
     Column("AIMD", field("aimd")),

@@ -10,6 +10,7 @@ from aimd.ctl.columns import (
     BLOCKERS,
     HOLDERS,
     PARTITIONS,
+    PROCESSES,
     SWITCHES,
     gigabytes,
     modes,
@@ -122,7 +123,7 @@ def _claim(claim: Payload) -> str:
     return (
         head
         + _section("Assignments", table(ASSIGNMENTS, assignments, wide=True), empty=not assignments)
-        + _section("Processes", table(HOLDERS, holders), empty=not holders)
+        + _section("Processes", table(PROCESSES, holders), empty=not holders)
     )
 
 

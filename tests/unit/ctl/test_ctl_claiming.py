@@ -140,6 +140,12 @@ def test_a_place_that_this_process_cannot_see(aimctl, world: World) -> None:
     assert "below /nonexistent" in error
 
 
+def test_release_speaks_of_no_orphan(aimctl, world: World) -> None:
+    orphan = HolderMessage(pid=8, command="python b.py", ended_at=1700000000.0)
+    world.claims["llama"] = [samples.claim(holders=(orphan,))]
+    assert aimctl("release", "llama").stdout == "llama: released\n"
+
+
 def test_release(aimctl, world: World) -> None:
     result = aimctl("release", "llama", "bert")
     assert (result.exit_code, result.stderr) == (0, "")

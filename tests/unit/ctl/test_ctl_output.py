@@ -13,7 +13,7 @@ from aimd.ctl.output import FORMATS, KINDS, render
 from aimd.ctl.tables import duration, size
 from aimd.errors import UnreachableError
 from aimd.protocol.claims import AssignmentListMessage, ClaimListMessage
-from aimd.protocol.messages import ChangeListMessage, EventListMessage, PartitionListMessage, to_builtins
+from aimd.protocol.messages import ChangeListMessage, EventListMessage, HolderMessage, PartitionListMessage, to_builtins
 from tests.unit.ctl import samples
 
 INVENTORY = to_builtins(samples.inventory())
@@ -430,3 +430,13 @@ def test_absent_fields_do_raise() -> None:
 
 def test_samples_hold_no_field_that_the_messages_lack() -> None:
     assert msgspec.convert(INVENTORY, type(samples.inventory())) == samples.inventory()
+
+
+def test_an_orphan_is_not_told_to_run() -> None:
+    orphan = HolderMessage(pid=8, command="python b.py", ended_at=1700000000.0)
+    told = describe("claim", to_builtins(samples.claim(holders=(HolderMessage(pid=7, command="python a.py"), orphan))))
+    assert told.split("Processes:\n")[1] == (
+        "  PID   COMMAND       STATE\n"
+        "  7     python a.py   running\n"
+        "  8     python b.py   orphan since 2023-11-14T22:13:20Z\n"
+    )
