@@ -21,7 +21,7 @@ from aimd.domain.switch import ModeChange
 from aimd.planning import effects as fx
 from aimd.planning.policy import Policy
 from aimd.planning.reconcile import Reconciler
-from aimd.ports import GpuDriver, Ledger
+from aimd.ports import DriverEvents, GpuDriver, Ledger
 from aimd.sim.node import SimulatedNode
 from aimd.sim.state import SimState, new_state
 
@@ -86,8 +86,12 @@ async def running_node(
     poll_seconds: float = 0.02,
     boot_id: str | None = None,
     first_generation: int = 0,
+    source: DriverEvents | None = None,
 ) -> AsyncIterator[RunningNode]:
-    """Start it, wait for the first inventory, stop it at the end. Without a directory the ledger is in memory."""
+    """Start it, wait for the first inventory, stop it at the end. Without a directory the ledger is in memory.
+
+    `source` tells it of driver events in place of the simulated node.
+    """
     node = sim if isinstance(sim, SimulatedNode) else SimulatedNode(sim if sim is not None else fast_state())
     path = directory / "ledger.db" if directory is not None else Path(":memory:")
     ledger = ledger or SqliteLedger(path, time.time())
@@ -95,7 +99,7 @@ async def running_node(
     policy = policy or Policy(wait_seconds=2.0, settle_seconds=2.0)
     reconciler = Reconciler(policy, boot_id or node.boot_id, first_generation)
     loop = ControlLoop(reconciler, executor, ledger, poll_seconds)
-    events = Simulation(node)
+    events = source or Simulation(node)
     started = fx.Started(await executor.on_ledger(ledger.load), layout or {}, digest)
     task = asyncio.create_task(loop.run(started, [events]))
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 NAMESPACE = Path(__file__).with_name("event_namespace.py")
+ROOT = Path(__file__).parents[2]
 UNAVAILABLE = 77
 
 GPU = "/devices/pci0000:00/0000:00:01.1/0000:05:00.0"
@@ -106,3 +107,16 @@ def test_overrun_is_reported_and_survived(heard):
     assert ("events_lost", None) in events
     events = heard(("flood", MODULE_ADDED))
     assert {("events_lost", None), ("driver_reloaded", None)} == set(events)
+
+
+def test_the_kernels_event_completes_a_pending_memory_change():
+    """Listener and control loop joined: without the event the change stays pending, for no poll comes."""
+    command = [sys.executable, "-m", "tests.integration.event_daemon"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    if result.returncode == UNAVAILABLE:
+        pytest.skip(f"no network namespace of the test's own: {result.stderr.strip()}")
+    assert result.returncode == 0, result.stderr
+    outcome = json.loads(result.stdout)
+    assert outcome["states"] == ["awaiting_reload", "committed"]
+    assert outcome["events"] == ["driver_reloaded"]
+    assert outcome["hardware"] == ["QPX QPX/NPS4 4", "CPX CPX/NPS4 8"]
