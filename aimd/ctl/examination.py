@@ -70,11 +70,18 @@ def _warnings(answers: Answers) -> Iterator[Finding]:
         yield Finding(WARN, "node", warning)
 
 
+_ABSENT = {
+    "lost": ("the driver has the device, but it has no partition", "dmesg tells why; reload the driver or reboot"),
+    "hidden": ("the device cgroup hides its partitions from aimd", "allow the daemon the devices char 226:* rw"),
+    "gone": ("it has left the bus, or the driver does not have it", "dmesg tells why; bind it again or reboot"),
+}
+
+
 def _gpu(gpu: Object) -> Iterator[Finding]:
     name = text(gpu, "name")
-    if text(gpu, "state") == "lost":
-        hint = "dmesg tells why; reload the driver or reboot"
-        yield Finding(FAIL, name, "the driver has the device, but it has no partition", hint)
+    absence = _ABSENT.get(text(gpu, "state"))
+    if absence is not None:
+        yield Finding(FAIL, name, *absence)
     for sentence in texts(gpu, "drift"):
         wish = text(gpu, "wish")
         hint = f"aimctl plan set-mode {name} {wish if wish != UNKNOWN else 'MODE'} tells what is in the way"

@@ -58,10 +58,17 @@ class Partition:
 
 
 class GpuState(str, Enum):
-    """READY: KFD shows partitions. LOST: the driver has the device, KFD has none of its nodes."""
+    """Whether KFD shows partitions of a GPU, and if not, why.
+
+    READY: it does. LOST: the driver has the device, or is not loaded, and KFD has none of its nodes. HIDDEN: KFD keeps
+    nodes from this process (its device cgroup), and shows none of this GPU. GONE: the device is not bound to the driver
+    any more, or not on the bus.
+    """
 
     READY = "ready"
     LOST = "lost"
+    HIDDEN = "hidden"
+    GONE = "gone"
 
     __str__ = str.__str__
 
@@ -72,7 +79,7 @@ class Gpu:
 
     `reported_compute` is what current_compute_partition reads. The driver caches it, also when the firmware has
     refused a switch, so `compute_mode` is derived from the partitions wherever they tell (hardware fact: verify by
-    effect) and falls back to the file. `memory_mode_writable` is the mode bits of the memory mode's file, None where
+    effect) and falls back to the file. `absence` is the state of a GPU without partitions. `memory_mode_writable` is the mode bits of the memory mode's file, None where
     there is no such file.
     """
 
@@ -89,6 +96,7 @@ class Gpu:
     numa_node: int | None = None
     gfx_target: int | None = None
     in_reset: bool = False
+    absence: GpuState = GpuState.LOST
 
     @property
     def model(self) -> GpuModel | None:
@@ -96,7 +104,7 @@ class Gpu:
 
     @property
     def state(self) -> GpuState:
-        return GpuState.READY if self.partitions else GpuState.LOST
+        return GpuState.READY if self.partitions else self.absence
 
     @property
     def compute_mode(self) -> ComputeMode | None:

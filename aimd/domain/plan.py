@@ -16,6 +16,8 @@ class Reason(str, Enum):
 
     UNKNOWN_GPU = "unknown_gpu"
     GPU_LOST = "gpu_lost"
+    GPU_HIDDEN = "gpu_hidden"
+    GPU_GONE = "gpu_gone"
     GPU_BUSY = "gpu_busy"
     GPU_IN_RESET = "gpu_in_reset"
     MODE_UNKNOWN = "mode_unknown"

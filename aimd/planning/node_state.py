@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from aimd.domain.claim import Claim
 from aimd.domain.event import Event as NodeEvent
-from aimd.domain.gpu import BusyRule, Gpu, Observed
+from aimd.domain.gpu import BusyRule, Gpu, GpuState, Observed
 from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerWrite
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
@@ -79,13 +79,15 @@ class NodeState:
 
     def expect(self, addresses: Iterable[str]) -> None:
         """GPUs that were there before: until they are observed they are lost, and keep their number."""
-        self._shown.update({address: Gpu(address, None, ()) for address in addresses})
+        self._shown.update({address: Gpu(address, None, (), absence=GpuState.GONE) for address in addresses})
 
     def lose_driver(self) -> None:
         """No driver, no partitions; when it is there again it has been loaded anew."""
         self.reload_seen = self.driver_gone = True
         if self._observed is not None:
-            gpus = tuple(replace(gpu, partitions=(), reported_compute=None) for gpu in self._observed.gpus)
+            gpus = tuple(
+                replace(gpu, partitions=(), reported_compute=None, absence=GpuState.LOST) for gpu in self._observed.gpus
+            )
             self._observed = replace(self._observed, gpus=gpus, holders=(), topology_generation=None)
             self._shown = {gpu.pci_address: gpu for gpu in gpus}
 

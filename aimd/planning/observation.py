@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from aimd.domain.gpu import BusyRule, Gpu, Observed
+from aimd.domain.gpu import BusyRule, Gpu, GpuState, Observed
 from aimd.domain.switch import ModeChange
 
 
@@ -46,7 +46,9 @@ def carried_over(observed: Observed, before: Observed | None, shown: Iterable[Gp
         replace(gpu, memory_mode=gpu.memory_mode or modes.get(gpu.pci_address)) if gpu.in_reset else gpu
         for gpu in observed.gpus
     ]
-    lost = [replace(gpu, partitions=()) for gpu in shown if observed.gpu(gpu.pci_address) is None]
-    gpus = tuple(sorted((*present, *lost), key=lambda gpu: gpu.pci_address))
+    gone = [
+        replace(gpu, partitions=(), absence=GpuState.GONE) for gpu in shown if observed.gpu(gpu.pci_address) is None
+    ]
+    gpus = tuple(sorted((*present, *gone), key=lambda gpu: gpu.pci_address))
     unknown = observed.busy_rule is BusyRule.UNKNOWN and before is not None
     return replace(observed, gpus=gpus, busy_rule=before.busy_rule if unknown and before else observed.busy_rule)

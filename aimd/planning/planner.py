@@ -129,16 +129,31 @@ def _memory_refusal(
     return None
 
 
+_ABSENT: dict[GpuState, tuple[Reason, str, str]] = {
+    GpuState.LOST: (
+        Reason.GPU_LOST,
+        "has no compute nodes: the driver could not bring it up, or is not loaded",
+        "reload the amdgpu driver; dmesg tells why",
+    ),
+    GpuState.HIDDEN: (
+        Reason.GPU_HIDDEN,
+        "has no compute nodes that aimd may see: its device cgroup denies them",
+        "allow aimd's container or service the devices char 226:* rw; the GPU itself may be well",
+    ),
+    GpuState.GONE: (
+        Reason.GPU_GONE,
+        "is not there any more: it has left the bus, or the amdgpu driver does not have it (yet)",
+        "dmesg tells why; rescan the bus, bind it to the driver, or reboot",
+    ),
+}
+
+
 def _refusal(gpu: Gpu, wish: PartitionMode, memory: MemoryMode | None) -> Refusal | None:
     """Why this GPU cannot get the compute mode of its wish, the hive's memory mode being settled."""
     address = gpu.pci_address
-    if gpu.state is GpuState.LOST:
-        return Refusal(
-            address,
-            Reason.GPU_LOST,
-            f"GPU {address} has no compute nodes: the driver could not bring it up",
-            "reload the amdgpu driver; dmesg tells why",
-        )
+    if gpu.state in _ABSENT:
+        reason, words, hint = _ABSENT[gpu.state]
+        return Refusal(address, reason, f"GPU {address} {words}", hint)
     wanted = wish.compute
     if wanted is None or (wanted is gpu.compute_mode and memory is None):
         return None  # what it is in needs no offer: a virtual function lists none

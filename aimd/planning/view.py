@@ -12,12 +12,18 @@ from aimd.domain.plan import StepKind
 from aimd.domain.switch import ModeChange, SwitchState
 from aimd.planning.verify import missing_partitions
 
+ABSENT = {
+    GpuState.LOST: "the driver has the GPU, but KFD shows no partition of it",
+    GpuState.HIDDEN: "the device cgroup hides the GPU's partitions from aimd",
+    GpuState.GONE: "the GPU has left the bus, or the driver does not have it",
+}
+
 
 def drift(gpu: Gpu, wish: PartitionMode | None) -> tuple[str, ...]:
     """A sentence per difference between wish, mode file and partitions; nothing when all agree or is unknown."""
     found = []
-    if gpu.state is GpuState.LOST:
-        found.append("the driver has the GPU, but KFD shows no partition of it")
+    if gpu.state in ABSENT:
+        found.append(ABSENT[gpu.state])
     if not gpu.consistent:
         found.append(f"the mode file says {gpu.reported_compute}, the partitions are those of {gpu.compute_mode}")
     missing = missing_partitions(gpu)

@@ -379,7 +379,7 @@ async def test_a_device_that_is_gone_at_the_write_needs_an_operator():
         assert (change.state, change.switches[0].reason) == (S.NEEDS_OPERATOR, Reason.GPU_LOST)
         words = "writing current_compute_partition failed with ENODEV: the GPU is gone from the bus"
         assert (change.switches[0].message or "").startswith(f"GPU {ADDRESSES[0]}: {words}; ")
-        assert node.snapshot.gpus[0].gpu.state is GpuState.LOST
+        assert node.snapshot.gpus[0].gpu.state is GpuState.GONE
         assert hardware(node.sim)[1] == SPX
 
 
@@ -398,8 +398,8 @@ async def test_a_device_that_goes_during_the_write_needs_an_operator():
         assert (change.switches[0].message or "").startswith(
             f"GPU {ADDRESSES[0]}: after the write KFD shows no partition of it; stop all users of the GPUs and reload"
         )
-        snapshot = await node.until(lambda s: s.gpus[0].gpu.state is GpuState.LOST)
-        assert len(snapshot.gpus) == 2, "it is still shown, as lost"
+        snapshot = await node.until(lambda s: s.gpus[0].gpu.state is GpuState.GONE)
+        assert len(snapshot.gpus) == 2, "it is still shown, as gone"
 
 
 # -- what takes time ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from aimd.adapters.amdgpu.clients import Place, read_clients
 from aimd.adapters.amdgpu.layout import SYSTEM, SysfsLayout
 from aimd.adapters.amdgpu.pci import COMPUTE_FILE, MEMORY_FILE, PciFiles, PciReader
 from aimd.adapters.amdgpu.topology import KfdNode, Topology, read_generation, read_topology
-from aimd.domain.gpu import BusyRule, Gpu, Holder, Observed, Partition, pci_address
+from aimd.domain.gpu import BusyRule, Gpu, GpuState, Holder, Observed, Partition, pci_address
 from aimd.domain.modes import ComputeMode, MemoryMode
 from aimd.errors import DriverError, UnstableError
 from aimd.ports import Sysfs
@@ -86,11 +86,13 @@ class AmdgpuDriver:
         for address in self._pci_addresses():
             by_address.setdefault(address, [])
         gpus = []
+        # Which GPU a hidden node belongs to cannot be read: each without nodes may be it.
+        absence = GpuState.HIDDEN if topology.hidden else GpuState.LOST
         reader = PciReader(self._sysfs, self._layout)
         for address in sorted(by_address):
             files = reader.read(address)
             if by_address[address] or files.partitionable:
-                gpus.append(_gpu(address, by_address[address], files))
+                gpus.append(_gpu(address, by_address[address], files, absence))
         rule = self._busy_rule(gpus)
         warnings = (*_warnings(topology), *reader.warnings)
         return Observed(tuple(gpus), self.holders(), topology.generation, rule, warnings)
@@ -123,7 +125,7 @@ class AmdgpuDriver:
         return BusyRule.UNKNOWN
 
 
-def _gpu(address: str, nodes: list[KfdNode], files: PciFiles) -> Gpu:
+def _gpu(address: str, nodes: list[KfdNode], files: PciFiles, absence: GpuState) -> Gpu:
     partitions = tuple(sorted((_partition(node) for node in nodes), key=lambda partition: partition.index))
     properties = nodes[0].properties if nodes else {}
     numa = files.numa_node
@@ -141,6 +143,7 @@ def _gpu(address: str, nodes: list[KfdNode], files: PciFiles) -> Gpu:
         numa_node=numa if numa is not None and numa >= 0 else None,
         gfx_target=properties.get("gfx_target_version"),
         in_reset=files.in_reset,
+        absence=absence,
     )
 
 

@@ -352,7 +352,7 @@ def failing(code: int, *parts: str) -> AmdgpuDriver:
 
 def test_nodes_that_the_device_cgroup_hides_are_counted() -> None:
     observed = failing(errno.EPERM, "nodes/3/").scan()
-    assert [found.state for found in observed.gpus] == [GpuState.READY, GpuState.LOST]
+    assert [found.state for found in observed.gpus] == [GpuState.READY, GpuState.HIDDEN]
     (warning,) = observed.warnings
     assert warning.startswith("1 KFD nodes are hidden from this process (EPERM): its device cgroup denies their render")
 

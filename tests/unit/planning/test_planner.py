@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
-from aimd.domain.gpu import BusyRule
+from aimd.domain.gpu import BusyRule, GpuState
 from aimd.domain.modes import MemoryMode, PartitionMode
 from aimd.domain.plan import Desired, Plan, PlanRefusedError, Reason, StepKind
 from aimd.planning.planner import plan
@@ -119,6 +120,24 @@ REFUSALS = [
         Reason.GPU_LOST,
         f"GPU {A} has no compute nodes",
         "reload the amdgpu driver",
+    ),
+    (
+        "hidden gpu",
+        {0: "CPX"},
+        [replace(gpu(0, partitions=0), absence=GpuState.HIDDEN)],
+        {},
+        Reason.GPU_HIDDEN,
+        f"GPU {A} has no compute nodes that aimd may see",
+        "char 226:* rw",
+    ),
+    (
+        "gpu that is gone",
+        {0: "CPX"},
+        [replace(gpu(0, partitions=0), absence=GpuState.GONE)],
+        {},
+        Reason.GPU_GONE,
+        f"GPU {A} is not there any more",
+        "rescan the bus",
     ),
     (
         "mode cannot be read",

@@ -532,16 +532,16 @@ def test_a_wish_is_not_forced_upon_a_mode_that_somebody_else_has_set():
     assert made.node.modes() == ["DPX/NPS1"]
 
 
-def test_a_gpu_that_vanishes_is_shown_as_lost_and_its_wish_waits():
+def test_a_gpu_that_vanishes_is_shown_as_gone_and_its_wish_waits():
     made = desk("SPX/NPS1", "SPX/NPS1")
     made.change((1, "CPX"))
     made.node.gpus[ADDRESSES[1]].on_the_bus = False
     made.node.generation += 8
     made.poll()
-    assert [status.gpu.state for status in made.snapshot.gpus] == [GpuState.READY, GpuState.LOST]
+    assert [status.gpu.state for status in made.snapshot.gpus] == [GpuState.READY, GpuState.GONE]
     answer = made.submit((1, "SPX"), name="c2")
     assert isinstance(answer, PlanRefusedError)
-    assert answer.code == Reason.GPU_LOST
+    assert answer.code == Reason.GPU_GONE
 
 
 def test_ended_changes_are_forgotten_beyond_a_hundred():

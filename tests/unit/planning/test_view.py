@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from aimd.domain.gpu import Gpu
+from aimd.domain.gpu import Gpu, GpuState
 from aimd.domain.ledger import GpuRecord
 from aimd.domain.modes import MemoryMode
 from aimd.domain.switch import ModeChange, Switch
@@ -14,6 +14,8 @@ from aimd.domain.switch import SwitchState as S
 from aimd.planning.view import drift, gpu_statuses, pending_memory, satisfied, wished_by_layout
 from tests.unit.planning.paper import ADDRESSES, compute_step, gpu, memory_step, mode
 
+HIDDEN = "the device cgroup hides the GPU's partitions from aimd"
+GONE = "the GPU has left the bus, or the driver does not have it"
 LOST = "the driver has the GPU, but KFD shows no partition of it"
 
 
@@ -28,6 +30,8 @@ LOST = "the driver has the GPU, but KFD shows no partition of it"
         (gpu(0, "SPX/NPS1", file="CPX"), None, ("the mode file says CPX, the partitions are those of SPX",)),
         (gpu(0, "CPX/NPS1", partitions=7), None, ("1 of 8 partitions are missing",)),
         (gpu(0, partitions=0), None, (LOST,)),
+        (replace(gpu(0, partitions=0), absence=GpuState.HIDDEN), None, (HIDDEN,)),
+        (replace(gpu(0, partitions=0), absence=GpuState.GONE), None, (GONE,)),
         (
             gpu(0, "CPX/NPS1", file="SPX", partitions=6),
             "DPX",
