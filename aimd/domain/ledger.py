@@ -29,6 +29,8 @@ class HolderRecord:
     """A process that runs on a replica of a claim, by pid and start time (field 22 of /proc/<pid>/stat).
 
     `ended_at` (seconds since the epoch) is set when it was found dead, not seen ending: it is an orphan until released.
+    Place and `memory_units` are those of the assignment when the process joined: it stays there, wherever the claim goes.
+    `released_at` is set when the claim was released while the process went on: its memory stays reserved until it ends.
     """
 
     claim: str
@@ -37,6 +39,16 @@ class HolderRecord:
     start_time: int
     command: str | None = None
     ended_at: float | None = None
+    gpu: str | None = None
+    index: int | None = None
+    mode_epoch: int | None = None
+    memory_units: int = 0
+    released_at: float | None = None
+
+    @property
+    def place(self) -> tuple[str | None, int | None, int | None]:
+        """PCI address, partition index and mode epoch; None of each for a record of before they were kept."""
+        return self.gpu, self.index, self.mode_epoch
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,13 @@ class ClaimEvents:
     def started(self, ledger: LedgerState, now: fx.Instant, *, rebooted: bool) -> Effects:
         """Claims go on where they were; their processes are looked for, after a reboot none can live."""
         self._desk.claims = {claim.name: claim for claim in ledger.claims}
-        known = [holder for holder in ledger.holders if holder.claim in self._desk.claims]
+        known = [h for h in ledger.holders if h.claim in self._desk.claims or h.released_at is not None]
         self._desk.holders = {(holder.pid, holder.start_time): holder for holder in known}
-        strangers = tuple(holder for holder in ledger.holders if holder.claim not in self._desk.claims)
+        strangers = tuple(holder for holder in ledger.holders if holder not in known)
         effects: Effects = (fx.Commit(LedgerWrite(holders_gone=strangers)),) if strangers else ()
         living = [holder for holder in known if holder.ended_at is None]
         if rebooted:
-            return (*effects, *(e for holder in living for e in self._orphaned(holder, now)))
+            return (*effects, *(e for holder in living for e in self._found_dead(holder, now)))
         return (*effects, *(fx.WatchProcess(holder.pid, holder.start_time) for holder in living))
 
     def requested(self, event: fx.ClaimRequested, busy: frozenset[str], now: fx.Instant) -> Effects | Wanted:
@@ -48,18 +48,23 @@ class ClaimEvents:
         return (*self._keep(wanted.claim, "claim_placed", now), fx.Reply(event.request, wanted.claim))
 
     def released(self, event: fx.ClaimReleased, now: fx.Instant) -> Effects:
-        """Forget the claim and who holds it; its processes are nobody's from now on."""
+        """Forget the claim. Processes that go on keep their memory reserved until they end; nobody is signalled."""
         claim = self._desk.claims.pop(event.name, None)
         if claim is None:
             missing = NotFoundError(
                 f"claim {event.name!r} does not exist", code="unknown_claim", hint="aimctl get claims lists them"
             )
             return (fx.Reply(event.request, missing),)
-        gone = tuple(holder for holder in self._desk.holders.values() if holder.claim == event.name)
+        own = [h for h in self._desk.holders.values() if h.claim == event.name and h.released_at is None]
+        gone = tuple(holder for holder in own if holder.ended_at is not None)
+        left = tuple(replace(holder, released_at=now.wall) for holder in own if holder.ended_at is None)
         for holder in gone:
             del self._desk.holders[holder.pid, holder.start_time]
-        note = NodeEvent("claim_released", claim.name, _places(claim), now.wall)
-        write = LedgerWrite(released=(claim.name,), holders_gone=gone, events=(note,))
+        self._desk.holders.update({(holder.pid, holder.start_time): holder for holder in left})
+        running = ", ".join(_who(holder) for holder in left)
+        words = _places(claim) + (f"; reserved until it ends: {running}" if running else "")
+        note = NodeEvent("claim_released", claim.name, words, now.wall)
+        write = LedgerWrite(released=(claim.name,), holders=left, holders_gone=gone, events=(note,))
         return (fx.Commit(write), fx.Reply(event.request, claim))
 
     def joined(self, event: fx.HolderJoined, busy: frozenset[str]) -> Effects:
@@ -77,10 +82,7 @@ class ClaimEvents:
         holder = self._desk.holders.get((event.pid, event.start_time))
         if holder is None or holder.ended_at is not None:
             return ()
-        if not event.seen:
-            return self._orphaned(holder, now)
-        del self._desk.holders[event.pid, event.start_time]
-        return (fx.Commit(LedgerWrite(holders_gone=(holder,))),)
+        return self._found_dead(holder, now) if not event.seen else self._gone(holder)
 
     def expire(self, now: fx.Instant) -> Effects:
         """Release orphans whose grace period is over."""
@@ -116,6 +118,14 @@ class ClaimEvents:
         words = claim.message or _places(claim)
         note = NodeEvent(kind, claim.name, words, now.wall)
         return (fx.Commit(LedgerWrite(claims=(claim,), events=(note,))),)
+
+    def _gone(self, holder: HolderRecord) -> Effects:
+        del self._desk.holders[holder.pid, holder.start_time]
+        return (fx.Commit(LedgerWrite(holders_gone=(holder,))),)
+
+    def _found_dead(self, holder: HolderRecord, now: fx.Instant) -> Effects:
+        """An orphan keeps its replica for a while; where the claim was released there is none to keep."""
+        return self._orphaned(holder, now) if holder.released_at is None else self._gone(holder)
 
     def _orphaned(self, holder: HolderRecord, now: fx.Instant) -> Effects:
         orphan = replace(holder, ended_at=now.wall)

@@ -57,25 +57,45 @@ class ClaimDesk:
         return [claim for claim in self.claims.values() if any(a.gpu in gpus for a in claim.assignments)]
 
     def holders_on(self, gpu: str) -> tuple[Holder, ...]:
-        """Living processes of claims with a place on the GPU.
+        """Living processes that joined a claim on the GPU, wherever the claim is now.
 
-        A claim for which it is switched has nobody there yet: who still runs elsewhere would be waited for in vain.
+        For those of an older ledger the claim's place counts. A claim for which a GPU is switched has nobody there yet:
+        its own old processes would be waited for in vain.
         """
-        there = [claim for claim in self.claims.values() if claim.state is not ClaimState.SWITCHING]
-        places = {(a.claim, a.replica) for claim in there for a in claim.assignments if a.gpu == gpu}
+        awaited = {claim.name for claim in self.claims.values() if claim.state is ClaimState.SWITCHING}
+        places = {(a.claim, a.replica) for a in self.assignments if a.gpu == gpu}
         return tuple(
             Holder(holder.pid, holder.command, frozenset({gpu}))
             for holder in self.holders.values()
-            if (holder.claim, holder.replica) in places and holder.ended_at is None
+            if holder.ended_at is None
+            and (holder.released_at is not None or holder.claim not in awaited)
+            and (holder.gpu == gpu if holder.gpu is not None else (holder.claim, holder.replica) in places)
         )
+
+    def left_behind(self, node: NodeState) -> tuple[Assignment, ...]:
+        """Reservations of processes that go on where their claim is not (any more), one for each replica and place."""
+        placed = {(a.claim, a.replica, a.gpu, a.index, a.mode_epoch) for a in self.assignments}
+        found = {}
+        for holder in self.holders.values():
+            gpu, index, epoch = holder.place
+            if holder.ended_at is not None or gpu is None or index is None or epoch is None:
+                continue
+            key = (holder.claim, holder.replica, gpu, index, epoch)
+            if (holder.released_at is None and key in placed) or node.record(gpu).mode_epoch != epoch:
+                continue
+            found[(key, holder.released_at)] = Assignment(
+                holder.claim, holder.replica, gpu, index, holder.memory_units, 0, epoch
+            )
+        return tuple(found.values())
 
     def considered(self, planned: Plan, *, drain: bool) -> Plan:
         """The plan with what claims have to say: without `drain` GPUs with assignments are refused.
 
         With it, the claims' processes are waited for, whether they have opened the device or not: they are blockers.
+        So are, with and without, those that go on after their claim was released.
         """
-        if not drain:
-            in_use = [refusal for step in planned.steps if (refusal := self.in_use(step.gpus)) is not None]
+        in_use = [refusal for step in planned.steps if (refusal := self.in_use(step.gpus)) is not None]
+        if in_use and not drain:
             return replace(planned, refusals=(*planned.refusals, *in_use))
         named = {(blocker.holder.pid, blocker.gpu) for blocker in planned.blockers}
         registered = [
@@ -146,7 +166,7 @@ class ClaimDesk:
         self, claim: Claim, node: NodeState, busy: frozenset[str], resting: frozenset[str] = frozenset()
     ) -> Wanted | Refusal:
         occupancy = Occupancy(
-            assignments=self.assignments,
+            assignments=(*self.assignments, *self.left_behind(node)),
             draining=frozenset(record.address for record in node.records.values() if record.draining),
             switching=busy,
             unswitchable=resting,
@@ -178,6 +198,8 @@ class ClaimDesk:
                 code="unknown_replica",
             )
         known = self.holders.get((pid, event.start_time))
+        if known is not None and known.released_at is not None:
+            known = None
         if known is not None and (known.claim != name or replica not in (None, known.replica)):
             raise ConflictError(f"pid {pid} already holds {known.claim}/{known.replica}", code="already_holding")
         wanted = known.replica if known is not None else replica
@@ -190,10 +212,19 @@ class ClaimDesk:
                 code="not_placed",
                 hint=f"aimctl describe claim {name} tells what it waits for",
             )
-        held = {holder.replica for holder in self.holders.values() if holder.claim == name}
-        first_free = min(placed - held, default=min(placed))
-        return known or HolderRecord(
-            name, first_free if replica is None else replica, pid, event.start_time, event.command
+        held = {holder.replica for holder in self.holders.values() if holder.claim == name and not holder.released_at}
+        number = min(placed - held, default=min(placed)) if wanted is None else wanted
+        place = next(assignment for assignment in claim.assignments if assignment.replica == number)
+        return HolderRecord(
+            name,
+            number,
+            pid,
+            event.start_time,
+            event.command,
+            gpu=place.gpu,
+            index=place.index,
+            mode_epoch=place.mode_epoch,
+            memory_units=place.memory_units,
         )
 
     # -- what happens to claims ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ Member = tuple[int, "str | None"]  # pid and command line
 
 def holders_of(claim: str, snapshot: NodeSnapshot) -> list[HolderRecord]:
     """Holders of the claim, orphans among them."""
-    return [holder for holder in snapshot.claim_holders if holder.claim == claim]
+    return [holder for holder in snapshot.claim_holders if holder.claim == claim and holder.released_at is None]
 
 
 def claim_message(

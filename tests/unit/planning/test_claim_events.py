@@ -10,7 +10,7 @@ from aimd.domain.claim import Claim, ClaimState
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.plan import Reason
 from aimd.domain.switch import ModeChange, SwitchState
-from aimd.errors import ConflictError, NotFoundError
+from aimd.errors import ConflictError, NotFoundError, RefusedError
 from aimd.planning import effects as fx
 from tests.fakes.claims import places, spec
 from tests.unit.planning.desk import POLICY, Desk, desk
@@ -48,7 +48,9 @@ def events(made: Desk, kind: str) -> list[str]:
 def test_a_process_becomes_a_holder_and_is_watched() -> None:
     made = served()
     record = held(made)
-    assert record == HolderRecord("m", 0, 7, 1, "python serve.py")
+    assert (record.claim, record.replica, record.pid, record.start_time) == ("m", 0, 7, 1)
+    assert (record.command, record.memory_units) == ("python serve.py", 24 * 1024)
+    assert record.place == (ADDRESSES[0], 0, made.ledger.gpus[ADDRESSES[0]].mode_epoch)
     assert made.snapshot.claim_holders == (record,)
     assert list(made.ledger.holders.values()) == [record]
     assert made.watched == [fx.WatchProcess(7, 1)]
@@ -185,16 +187,17 @@ def test_an_orphan_is_released_while_a_switch_runs() -> None:
 
 
 def test_released_with_its_holders() -> None:
-    """Their end means nothing any more."""
+    """Those that run are kept until they end, however that is found out; orphans are forgotten."""
     made = served()
     held(made, 7)
     held(made, 8)
     made.end(8, seen=False)
     made.release("m")
-    assert (made.snapshot.claim_holders, made.ledger.holders) == ((), {})
+    assert [holder.pid for holder in made.snapshot.claim_holders] == [7]
     before = len(made.ledger.events)
-    made.end(7)
+    made.end(7, seen=False)
     made.end(8, seen=False)
+    assert (made.snapshot.claim_holders, made.ledger.holders) == ((), {})
     made.pass_time(GRACE)
     made.poll()
     assert len(made.ledger.events) == before
@@ -205,8 +208,83 @@ def test_only_its_own_holders_are_released() -> None:
     made.claim("n", spec(24, "CPX"))
     held(made, 7)
     held(made, 8, name="n")
+    made.end(7, seen=False)
     made.release("m")
     assert [holder.pid for holder in made.snapshot.claim_holders] == [8]
+
+
+def test_a_process_that_outlives_its_claim_keeps_its_memory() -> None:
+    made = served()
+    place = places(made.snapshot.claim("m"))[0]
+    held(made)
+    made.release("m")
+    assert events(made, "claim_released")[0].endswith("reserved until it ends: pid 7 (python serve.py) on m/0")
+    refused(made.claim("n", spec(24, at=place)), RefusedError, "no_room")
+    refused(made.claim("m", spec(24, at=place)), RefusedError, "no_room")
+    made.start()
+    made.run()
+    assert made.watched == [fx.WatchProcess(7, 1)]
+    refused(made.claim("n", spec(24, at=place)), RefusedError, "no_room")
+    made.end(7)
+    assert made.ledger.holders == {}
+    assert isinstance(made.claim("n", spec(24, at=place)), Claim)
+
+
+def test_two_processes_of_a_replica_keep_its_memory_once() -> None:
+    made = desk("CPX/NPS1")
+    made.claim("m", spec(12, at=(ADDRESSES[0], 0)))
+    held(made, 7, 0)
+    held(made, 8, 0)
+    made.release("m")
+    assert isinstance(made.claim("m", spec(12, at=(ADDRESSES[0], 0))), Claim)
+    refused(made.claim("n", spec(1, at=(ADDRESSES[0], 0))), RefusedError, "no_room")
+    assert held(made, 9, 0).released_at is None, "the new claim has room for both"
+    refused(made.claim("n", spec(1, at=(ADDRESSES[0], 0))), RefusedError, "no_room")
+
+
+def test_a_gpu_with_a_process_of_a_released_claim_is_not_switched() -> None:
+    made = desk("CPX/NPS1")
+    made.claim("m", spec(24, "CPX"))
+    held(made)
+    made.release("m")
+    refused(made.claim("n", spec(24, "SPX")), RefusedError, "no_room")
+    made.submit((0, "SPX"), wait=1.0)
+    made.run()
+    assert made.ledger.changes["c1"].switches[0].reason is Reason.GPU_BUSY
+
+
+def test_after_a_reboot_nothing_is_kept_for_a_released_claim() -> None:
+    made = served()
+    held(made)
+    made.release("m")
+    made.start(boot="boot-2")
+    made.run()
+    assert made.ledger.holders == {}
+
+
+def test_a_process_of_a_released_claim_may_join_another() -> None:
+    made = served()
+    held(made)
+    made.release("m")
+    made.claim("n", spec(24, "CPX"))
+    assert (held(made, name="n").claim, len(made.ledger.holders)) == ("n", 1)
+
+
+def test_a_holder_stays_where_it_joined() -> None:
+    """Its claim is placed elsewhere: the process blocks the GPU that it runs on, not the new one."""
+    made = served()
+    held(made)
+    paper = made.node.gpus[ADDRESSES[0]]
+    paper.file = paper.compute = paper.compute.SPX
+    made.node.generation += 9
+    made.poll()
+    assert places(made.snapshot.claim("m")) == [(ADDRESSES[1], 0)]
+    made.submit((1, "SPX"), name="c1", drain=True, wait=1.0)
+    made.run()
+    assert made.ledger.state("c1") is SwitchState.COMMITTED
+    made.submit((0, "DPX"), name="c2", drain=True, wait=1.0)
+    made.run()
+    assert made.ledger.changes["c2"].switches[0].reason is Reason.GPU_BUSY
 
 
 # -- restarts ------------------------------------------------------------------------------------------------------
