@@ -28,7 +28,9 @@ WAITING = (0, 1_000, 10_000, 100_000)
 def test_full_cycle(benchmark: Any, waiting: int, mixed: bool) -> None:
     told: list[float] = []
     benchmark.group = f"full cycle, {'mixed' if mixed else 'ordered'} deadlines"
-    benchmark.pedantic(lambda: told.append(bench_cycle(1_000, waiting, mixed=mixed, rounds=501)), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(
+        lambda: told.append(bench_cycle(1_000, waiting, mixed=mixed, rounds=501)), rounds=5, warmup_rounds=1
+    )
     peer = "aimd" if waiting == 0 else f"aimd, {waiting:,} waiting"
     benchmark.extra_info.update(peer=peer, ns_per_operation=min(told))
 

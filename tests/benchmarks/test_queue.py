@@ -1,4 +1,4 @@
-"""The public PriorityQueue beside what people use instead, at constant size ("hold" model).
+"""The public PriorityQueue beside what people use instead, at constant size (hold model, see peers/queues.py).
 
 Run: .venv/bin/pytest tests/benchmarks/test_queue.py --benchmark-json build/queue.json
 Plot of it: .venv/bin/python -m tests.benchmarks.plot build/queue.json tests/benchmarks/queue.png
@@ -11,22 +11,23 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.peers.queues import PEERS, keys
+from tests.benchmarks.peers.queues import PEERS, Keys
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CYCLES = 50_000
-FEW = 20  # where one cycle costs O(n)
+ROUNDS = 5
+FEW = 10  # where one cycle costs O(n)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.timeout(600)
 def test_pop_and_push(benchmark: Any, peer: str, size: int) -> None:
-    filled = PEERS[peer](keys(size))
-    new = keys(CYCLES, seed=3)
+    source = Keys(size, CYCLES * (ROUNDS + 1))
+    filled = PEERS[peer](source.filling())
     benchmark.group = f"pop+push at {size:,}"
     benchmark.extra_info.update(peer=peer, size=size, operations=CYCLES, kind="pop+push")
-    benchmark.pedantic(lambda: filled.pop_push(new), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(filled.pop_push, setup=lambda: ((source.next(CYCLES),), {}), rounds=ROUNDS, warmup_rounds=1)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -34,12 +35,15 @@ def test_pop_and_push(benchmark: Any, peer: str, size: int) -> None:
 @pytest.mark.timeout(600)
 def test_cancel_and_push(benchmark: Any, peer: str, size: int) -> None:
     kind = PEERS[peer]
-    filled = kind(keys(size))
-    new = keys(FEW if kind.slow_cancel else CYCLES, seed=4)
+    source = Keys(size, CYCLES * (ROUNDS + 1))
+    filled = kind(source.filling())
+    cycles = FEW if kind.slow_cancel else CYCLES
     benchmark.group = f"cancel+push at {size:,}"
-    benchmark.extra_info.update(peer=peer, size=size, operations=len(new), kind="cancel+push")
-    rounds = 3 if kind.slow_cancel else 5
-    benchmark.pedantic(lambda: filled.cancel_push(new), rounds=rounds, warmup_rounds=0 if kind.slow_cancel else 1)
+    benchmark.extra_info.update(peer=peer, size=size, operations=cycles, kind="cancel+push")
+    warmup = 0 if kind.slow_cancel else 1
+    benchmark.pedantic(
+        filled.cancel_push, setup=lambda: ((source.next(cycles),), {}), rounds=ROUNDS, warmup_rounds=warmup
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -14,6 +14,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import prqrs
 from heapdict import heapdict
@@ -23,19 +24,42 @@ from sortedcontainers import SortedList
 from aimd.dispatch import PriorityQueue
 
 Key = tuple[int, int]
+Entry = TypeVar("Entry")
 
 
-def keys(count: int, seed: int = 1) -> list[Key]:
-    """Random keys: three classes, deadlines within a second in ns."""
-    rng = random.Random(seed)
-    return [(rng.randrange(3), rng.randrange(1_000_000_000)) for _ in range(count)]
+class Keys:
+    """Keys of the hold model for `size` entries and `total` pushes: what is pushed lies a random time behind the head.
+
+    At constant size n the head advances by window / n per cycle, and a new entry comes up to two windows behind it, so
+    the order stays mixed for ever. All fit into 30 bits, because one peer has no more.
+    """
+
+    def __init__(self, size: int, total: int, seed: int = 1) -> None:
+        self._rng = random.Random(seed)
+        self._size = size
+        self._window = (1 << 30) // (3 + total // size)
+        self._pushed = 0
+
+    def filling(self) -> list[Key]:
+        return [(0, self._rng.randrange(self._window)) for _ in range(self._size)]
+
+    def next(self, count: int) -> list[Key]:
+        head = [(self._pushed + number) * self._window // self._size for number in range(count)]
+        self._pushed += count
+        return [(0, at + self._rng.randrange(2 * self._window)) for at in head]
+
+
+def shuffled(entries: Iterable[Entry]) -> deque[Entry]:
+    """The order in which entries are cancelled: random, and the same for all peers; new ones come last."""
+    chosen = list(entries)
+    random.Random(2).shuffle(chosen)
+    return deque(chosen)
 
 
 class Peer:
-    """A filled queue; `slow` peers are given fewer cycles, because one costs O(n)."""
+    """A filled queue; those with `slow_cancel` are given fewer cycles, because one costs O(n)."""
 
     can_cancel = True
-    slow_pop = False
     slow_cancel = False
 
     def __init__(self, filling: list[Key]) -> None:
@@ -45,14 +69,14 @@ class Peer:
         raise NotImplementedError
 
     def cancel_push(self, new: Iterable[Key]) -> None:
-        """Cancel the oldest entry that was pushed, then push one."""
+        """Cancel an entry from somewhere inside, then push one."""
         raise NotImplementedError
 
 
 class Aimd(Peer):
     def __init__(self, filling: list[Key]) -> None:
         self.queue: PriorityQueue[int] = PriorityQueue()
-        self.handles = deque(self.queue.push(0, *key) for key in filling)
+        self.handles = shuffled(self.queue.push(0, *key) for key in filling)
 
     def pop_push(self, new: Iterable[Key]) -> None:
         pop, push = self.queue.pop, self.queue.push
@@ -75,7 +99,7 @@ class Heapq(Peer):
     def __init__(self, filling: list[Key]) -> None:
         self.sequence = itertools.count()
         self.heap = [(*key, next(self.sequence), 0) for key in filling]
-        self.entries = deque(self.heap)
+        self.entries = shuffled(self.heap)
         heapq.heapify(self.heap)
 
     def pop_push(self, new: Iterable[Key]) -> None:
@@ -132,7 +156,7 @@ class Sorted(Peer):
     def __init__(self, filling: list[Key]) -> None:
         self.sequence = itertools.count()
         self.list = SortedList((*key, next(self.sequence), 0) for key in filling)
-        self.entries = deque(self.list)
+        self.entries = shuffled(self.list)
 
     def pop_push(self, new: Iterable[Key]) -> None:
         pop, add, sequence = self.list.pop, self.list.add, self.sequence
@@ -157,7 +181,7 @@ class Mapping(Peer):
         self.mapping = make()
         for key in filling:
             self.mapping[next(self.sequence)] = key
-        self.oldest = itertools.count()
+        self.handles = shuffled(self.mapping)
 
     def pop_push(self, new: Iterable[Key]) -> None:
         mapping, sequence, pop = self.mapping, self.sequence, self.mapping.popitem
@@ -166,10 +190,12 @@ class Mapping(Peer):
             mapping[next(sequence)] = key
 
     def cancel_push(self, new: Iterable[Key]) -> None:
-        mapping, sequence, oldest = self.mapping, self.sequence, self.oldest
+        mapping, sequence, handles = self.mapping, self.sequence, self.handles
         for key in new:
-            del mapping[next(oldest)]
-            mapping[next(sequence)] = key
+            del mapping[handles.popleft()]
+            handle = next(sequence)
+            handles.append(handle)
+            mapping[handle] = key
 
 
 class Pqdict(Mapping):
@@ -208,11 +234,10 @@ class ThreeDeques(Peer):
         self.lock = threading.Lock()
         self.sequence = itertools.count()
         self.lanes: tuple[deque[int], ...] = (deque(), deque(), deque())
-        self.entries: deque[tuple[int, int]] = deque()
-        for priority, _ in filling:
-            number = next(self.sequence)
+        entries = [(priority, next(self.sequence)) for priority, _ in filling]
+        for priority, number in entries:
             self.lanes[priority].append(number)
-            self.entries.append((priority, number))
+        self.entries = shuffled(entries)
 
     def pop_push(self, new: Iterable[Key]) -> None:
         lock, lanes, sequence = self.lock, self.lanes, self.sequence
@@ -227,9 +252,7 @@ class ThreeDeques(Peer):
 
     def cancel_push(self, new: Iterable[Key]) -> None:
         lock, lanes, sequence, entries = self.lock, self.lanes, self.sequence, self.entries
-        rng = random.Random(2)
         for priority, _ in new:
-            entries.rotate(rng.randrange(len(entries)))  # the oldest one is found at once: not what users cancel
             lane, number = entries.popleft()
             with lock:
                 lanes[lane].remove(number)
