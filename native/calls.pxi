@@ -82,6 +82,8 @@ cdef int core_acquire(Core* core, int64_t now, uint32_t connection, int64_t requ
             if outcome > GRANTED:
                 outcome_count(counters_write(core, index), <uint32_t>klass, outcome)
                 ended(core, connection, <uint64_t>request, outcome)
+                if outcome <= QUEUE_FULL_CONN:
+                    core.events[core.event_count - 1].when = lane_hint(&core.lanes[index * CLASSES + klass])
             elif outcome < 0:
                 event = event_new(core, QUEUED)
                 event.connection = connection

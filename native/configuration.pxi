@@ -99,6 +99,7 @@ cdef uint32_t model_add(Core* core, uint32_t place, uint32_t id) noexcept nogil:
     cdef uint32_t index = set_after(&core.free_models, 0)
     cdef Model* model = &core.models[index]
     cdef Counters* counters = <Counters*>statistics_write(core, <uint64_t>index * BLOCK)
+    cdef uint32_t klass
     set_discard(&core.free_models, index)
     memset(model, 0, sizeof(Model))
     model.id = id
@@ -106,6 +107,8 @@ cdef uint32_t model_add(Core* core, uint32_t place, uint32_t id) noexcept nogil:
     model.removed = 1
     model.used = 1
     model_weigh(model, 1)
+    for klass in range(CLASSES):
+        core.lanes[index * CLASSES + klass].grants = 0
     table_add(&core.model_table, id, place, index)
     set_add(&core.partitions[place].members, index)
     counters.used = 1

@@ -246,6 +246,10 @@ cdef class RawCore:
         """Add the same to all tags of all partitions, which nothing may show."""
         tags_raise(self.core, amount)
 
+    def _hint(self):
+        """Retry hint of the last event, in nanoseconds."""
+        return self.core.events[self.core.event_count - 1].when
+
     def _freeze(self):
         """Begin a snapshot, to be finished by _frozen_step, while calls go on."""
         freeze_begin(self.core)

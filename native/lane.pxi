@@ -1,6 +1,9 @@
 # Lane of one class of one model: those that arrived in order of start_by in a list, the late ones in a heap. With
 # equal budgets, the usual case, all are in order, and every operation is a few pointers.
 
+cdef extern from *:
+    const int64_t HINT_MOST "(INT64_C(30) * 1000 * 1000 * 1000)"
+
 
 cdef inline bint request_before(const Core* core, uint32_t a, uint32_t b) noexcept nogil:
     cdef const Request* first = &core.requests[a]
@@ -162,3 +165,23 @@ cdef uint32_t lane_youngest(Core* core, const Lane* lane, uint32_t entitled) noe
             late = core.requests[late].prev
         if last == NONE or request_before(core, last, chosen):
             return chosen
+
+
+cdef inline void lane_granted(Lane* lane, int64_t now) noexcept nogil:
+    """Keep the pace of grants, for those who are turned away."""
+    cdef int64_t interval = now - lane.granted_at
+    if lane.grants == 2:
+        lane.interval += (interval - lane.interval) >> 3
+    else:
+        lane.interval = interval if lane.grants else 0
+        lane.grants += 1
+    lane.granted_at = now
+
+
+cdef int64_t lane_hint(const Lane* lane) noexcept nogil:
+    """When one more would be granted at the pace of late, at most 30 s from now; 0 when that is not known."""
+    cdef int64_t interval
+    if lane.grants < 2:
+        return 0
+    interval = min(max(lane.interval, 1), HINT_MOST)
+    return min((<int64_t>lane.count + 1) * interval, HINT_MOST)

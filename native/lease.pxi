@@ -68,6 +68,7 @@ cdef inline void lease_start(Core* core, uint32_t connection, uint64_t number, u
     lease.lost_at = NEVER
     lease_enter(core, slot, index, klass, core.connections[connection].process, counters)
     lease_bind(core, slot, connection)
+    lane_granted(&core.lanes[index * CLASSES + klass], core.now)
     counters.outcomes[klass][<int>GRANTED] += 1
     latency_record(core, counters, index, klass, <uint64_t>(core.now - submitted))
     event.connection = connection
@@ -233,6 +234,7 @@ cdef inline void ended(Core* core, uint32_t connection, uint64_t number, int out
     event.connection = connection
     event.number = number
     event.detail = <uint8_t>outcome
+    event.when = 0
 
 
 cdef void request_end(Core* core, uint32_t request, int outcome) noexcept nogil:

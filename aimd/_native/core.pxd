@@ -95,7 +95,7 @@ cdef struct Event:
     uint64_t lease
     uint32_t partition
     uint32_t model
-    int64_t when                # RENEWED, ORPHANED
+    int64_t when                # RENEWED, ORPHANED; of ENDED at a cap: wait so long before the next try, 0: unknown
 
 # Hash table, linear probing, deletion by shifting back; the key is (number, part).
 cdef struct Cell:
@@ -177,6 +177,9 @@ cdef struct Lane:
     uint32_t late_head
     uint32_t late_tail
     uint32_t count
+    uint32_t grants             # up to 2, which is enough to know an interval
+    int64_t granted_at          # the last one
+    int64_t interval            # between grants, smoothed: the eighth part of each new one
     Heap late
 
 cdef struct Lease:

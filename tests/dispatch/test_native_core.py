@@ -13,7 +13,7 @@ import pytest
 
 from aimd._native.bench import bench_life
 from aimd.dispatch.core import NativeCore
-from aimd.dispatch.values import Class, Kind, Limits, ModelConfig, PartitionConfig, PartitionSnapshot
+from aimd.dispatch.values import Class, Kind, Limits, ModelConfig, Outcome, PartitionConfig, PartitionSnapshot
 
 PROJECT = Path(__file__).parents[2]
 SMALL = Limits(partitions=2, models=4, requests=200, leases=40, connections=4, requests_per_connection=150)
@@ -200,6 +200,24 @@ def test_a_dropped_model_leaves_no_latencies_to_the_next():
     (place,) = core.snapshot().partitions
     assert isinstance(place, PartitionSnapshot)
     assert all(sum(map(sum, model.outcomes)) == 0 for model in place.models)
+
+
+def test_who_is_turned_away_is_told_the_pace_of_grants():
+    core, connection = core_with(ModelConfig(0, queue_cap=5), capacity=1)
+    lease = core.acquire(0, connection, 0, 0, 0)[0][3]
+    for number in range(1, 6):
+        core.acquire(0, connection, number, 0, 0, start_by=10**15)
+    assert core.acquire(0, connection, 100, 0, 0, start_by=10**15)[0][3] == Outcome.QUEUE_FULL_MODEL
+    assert core._hint() == 0  # a single grant has no pace
+    for number in range(6, 40):
+        lease = core.release(1000 * number, connection, lease)[1][3]
+        core.acquire(1000 * number, connection, number, 0, 0, start_by=10**15)
+    core.acquire(40_000, connection, 100, 0, 0, start_by=10**15)
+    assert 0.9 < core._hint() / (6 * 1000) < 1.2
+    core.release(10**13, connection, lease)
+    core.acquire(10**13, connection, 101, 0, 0, start_by=10**15)
+    core.acquire(10**13, connection, 102, 0, 0, start_by=10**15)
+    assert core._hint() == 30 * 10**9  # at most
 
 
 COUNTER = """
