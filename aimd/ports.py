@@ -210,8 +210,10 @@ class ControlPlane(Protocol):
         """The living processes of a holder."""
         ...
 
-    async def hold(self, claim: str, replica: int | None, pid: int) -> HolderRecord:
+    async def hold(self, claim: str, replica: int | None, pid: int, *, command: str | None = None) -> HolderRecord:
         """Make the living process a holder of the replica, or of the first one that nobody holds.
+
+        `command` is what it says it will be, for people; else its present command line.
 
         Raises:
             NotFoundError: no such claim, replica or process.

@@ -14,6 +14,7 @@ from aimd.ctl.environment import variables
 from aimd.ctl.fields import text
 from aimd.ctl.session import Session, segment
 
+COMMAND_LIMIT = 200  # characters that the daemon keeps
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells and env(1) have it
 
 # The environment chooses a device, it does not fence the others: whoever opens /dev/kfd is a client of each GPU that
@@ -36,7 +37,8 @@ def exec_(session: Session, claim: str, *, replica: int | None, command: tuple[s
     be executed.
     """
     path = f"/v1/claims/{segment(claim)}/holders/{os.getpid()}"
-    answer = session.client.put(path, {} if replica is None else {"replica": replica})
+    body: dict[str, object] = {"command": " ".join(command)[:COMMAND_LIMIT]}
+    answer = session.client.put(path, body if replica is None else {**body, "replica": replica})
     environment = {**os.environ, **variables(answer)}
     click.echo(NOTE.format(claim=text(answer, "claim"), partition=text(answer, "partition")), err=True)
     become(command, environment)

@@ -26,6 +26,7 @@ from aimd.ports import DriverEvents, Health, Ledger, Process, Reloaded
 log = logging.getLogger("aimd")
 
 COMMIT_RETRY_SECONDS = 1.0
+COMMAND_LIMIT = 200  # characters of a command line that are kept
 REPLY_SECONDS = 30.0
 
 
@@ -101,11 +102,12 @@ class ControlLoop:
     async def members(self, holder: HolderRecord) -> Sequence[Process]:
         return await self._executor.members(holder.pid, holder.start_time)
 
-    async def hold(self, claim: str, replica: int | None, pid: int) -> HolderRecord:
+    async def hold(self, claim: str, replica: int | None, pid: int, *, command: str | None = None) -> HolderRecord:
         process = self._executor.identify(pid)
+        named = (command or "")[:COMMAND_LIMIT] or process.command
         return await self._ask(
             HolderRecord,
-            lambda request: fx.HolderJoined(request, claim, replica, pid, process.start_time, process.command),
+            lambda request: fx.HolderJoined(request, claim, replica, pid, process.start_time, named),
         )
 
     async def reload(self) -> Reloaded:

@@ -132,10 +132,12 @@ class AssignmentListMessage(Message, frozen=True):
 class HolderRequest(Message, frozen=True):
     """Body of `PUT /v1/claims/<name>/holders/<pid>`: the caller becomes the holder of a replica until it ends.
 
-    The pid is the caller's own. Without `replica` it gets the first one that nobody holds, else the first.
+    The pid is the caller's own. Without `replica` it gets the first one that nobody holds, else the first. `command` is
+    the command line that the caller is about to become, by which people are told who it is.
     """
 
     replica: int | None = None
+    command: str | None = None
 
 
 class EnvironmentMessage(Message, frozen=True):

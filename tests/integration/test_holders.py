@@ -24,7 +24,7 @@ def test_a_drain_waits_for_a_child_that_outlives_its_holder() -> None:
             await node.switch((0, "CPX"))
             await node.loop.claim("k", ClaimSpec(parse_gb(24), partition=PartitionRef(0)), uid=0)
             process = subprocess.Popen(["sh", "-c", FORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - it starts in no time
-            holder = await node.loop.hold("k", None, process.pid)
+            holder = await node.loop.hold("k", None, process.pid, command="python serve.py")
             process.stdin.write(f"{marker_of(process.pid, start_time_of(process.pid))}\n")
             process.stdin.flush()
             child = int(process.stdout.readline())
@@ -33,6 +33,7 @@ def test_a_drain_waits_for_a_child_that_outlives_its_holder() -> None:
                 await node.loop.submit("c", SPX, wait_seconds=1.5, uid=0, drain=True)
                 change = await node.ended("c")
                 assert (change.state, change.switches[0].reason) == (SwitchState.FAILED, Reason.GPU_BUSY)
+                assert f"pid {process.pid} (python serve.py)" in change.switches[0].message, "by what it became"
                 assert [member.pid for member in await node.loop.members(holder)] == [child]
             finally:
                 os.kill(child, 9)

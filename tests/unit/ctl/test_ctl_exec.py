@@ -39,7 +39,7 @@ def test_the_command_gets_the_environment_and_keeps_the_pid(api: FakeApi, world:
     told = json.loads(result.stdout)
     (request,) = world.requests
     assert (request.method, request.target) == ("PUT", f"/v1/claims/llama/holders/{told['pid']}")
-    assert request.body == {}
+    assert request.body == {"command": " ".join(python(WHO_I_AM))[:200]}
     assert (told["ROCR_VISIBLE_DEVICES"], told["HIP_VISIBLE_DEVICES"], told["MINE"]) == ("1", "0", "kept")
     assert (told["AIM_CLAIM"], told["AIM_PARTITION_ID"]) == ("llama", "0000:05:00.0/0")
     assert told["AIM_MEMORY_LIMIT_BYTES"] == "25767706624"
@@ -74,7 +74,7 @@ def test_the_note_says_what_the_environment_does_not_do(api: FakeApi, socket_pat
 def test_a_replica_is_asked_for(api: FakeApi, world: World, socket_path: Path) -> None:
     result = aimctl_exec(socket_path, "llama", "--replica", "1", "--", *python(WHO_I_AM))
     assert json.loads(result.stdout)["AIM_PARTITION_ID"] == "0000:05:00.0/1"
-    assert world.requests[0].body == {"replica": 1}
+    assert world.requests[0].body["replica"] == 1
 
 
 def test_options_of_the_command_are_its_own(api: FakeApi, socket_path: Path) -> None:

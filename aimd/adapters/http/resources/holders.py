@@ -34,7 +34,7 @@ async def write_holder(api: Api, call: Call) -> Result:
             code="not_own_process",
             hint="aimctl exec makes itself the holder and then runs the command",
         )
-    holder = await api.control.hold(claim.name, body.replica, call.peer.pid)
+    holder = await api.control.hold(claim.name, body.replica, call.peer.pid, command=body.command)
     return Answer(environment_message(holder.claim, holder.replica, api.snapshot(), api.facts.sysfs_root, holder))
 
 
