@@ -59,6 +59,18 @@ def marker_of(pid: int, start_time: int) -> str:
     return f"{pid}:{start_time}"
 
 
+def holder_of(pid: int) -> tuple[int, int] | None:
+    """Pid and start time of the claim holder that a process belongs to by its environment, None if it tells of none."""
+    prefix = f"{MARKER}=".encode()
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        told = next(entry for entry in environment if entry.startswith(prefix))
+        leader, _, start = told[len(prefix) :].partition(b":")
+        return int(leader), int(start)
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
 class LinuxProcesses:
     """ports.Processes by /proc and pidfd_open(2).
 

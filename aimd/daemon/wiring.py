@@ -21,7 +21,7 @@ from aimd.adapters.amdgpu.sysfs import OsSysfs
 from aimd.adapters.http.peer import Operators
 from aimd.adapters.http.server import LocalApi, NodeFacts
 from aimd.adapters.ledger import SqliteLedger
-from aimd.adapters.processes import LinuxProcesses, boot_id, command_of
+from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, holder_of
 from aimd.config import Config
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop
@@ -125,7 +125,7 @@ async def run(
         async with node(config, paths, simulate) as machine:
             ledger = SqliteLedger(Path(paths.state) / "ledger.db", time.time())
             layout = replace(SYSTEM, root=config.sysfs_root) if machine.simulated is None else SYSTEM
-            executor = Executor(AmdgpuDriver(machine.sysfs, command_of, layout), LinuxProcesses())
+            executor = Executor(AmdgpuDriver(machine.sysfs, command_of, layout, holder_of), LinuxProcesses())
             generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
             reconciler = Reconciler(policy_of(config), machine.boot_id, generation)
             reload = reloading(config_path, config) if config_path is not None else None

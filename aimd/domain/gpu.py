@@ -143,13 +143,15 @@ class Gpu:
 class Holder:
     """A process that is a KFD client, and the GPUs it holds (every GPU that its device cgroup permits).
 
-    `vram` has (PCI address, partition index, bytes) for each partition whose memory it uses.
+    `vram` has (PCI address, partition index, bytes) for each partition whose memory it uses. `owner` is the claim holder
+    (pid, start time) that it belongs to by its environment.
     """
 
     pid: int
     command: str | None
     gpus: frozenset[str]
     vram: tuple[tuple[str, int, int], ...] = ()
+    owner: tuple[int, int] | None = None
 
 
 class BusyRule(str, Enum):

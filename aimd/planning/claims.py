@@ -158,7 +158,8 @@ class ClaimDesk:
         own = {holder.pid for holder in self.holders.values()}
         used: dict[tuple[str, int], int] = {}
         for client in observed.holders:
-            for gpu, index, size in client.vram if client.pid not in own else ():
+            strange = client.pid not in own and client.owner not in self.holders
+            for gpu, index, size in client.vram if strange else ():
                 used[gpu, index] = used.get((gpu, index), 0) + size
         return used
 

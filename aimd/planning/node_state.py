@@ -151,7 +151,7 @@ class NodeState:
                 active,
                 frozenset(assignment.gpu for claim in claims for assignment in claim.assignments),
             ),
-            holders=tuple(replace(h, vram=()) for h in observed.holders) if observed is not None else (),
+            holders=tuple(replace(h, vram=(), owner=None) for h in observed.holders) if observed is not None else (),
             changes=tuple(self.changes.values()),
             claims=claims,
             claim_holders=holders,

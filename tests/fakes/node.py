@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aimd.adapters.amdgpu.driver import AmdgpuDriver
 from aimd.adapters.ledger import SqliteLedger
-from aimd.adapters.processes import LinuxProcesses, command_of
+from aimd.adapters.processes import LinuxProcesses, command_of, holder_of
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.simulation import Simulation
@@ -95,7 +95,7 @@ async def running_node(
     node = sim if isinstance(sim, SimulatedNode) else SimulatedNode(sim if sim is not None else fast_state())
     path = directory / "ledger.db" if directory is not None else Path(":memory:")
     ledger = ledger or SqliteLedger(path, time.time())
-    executor = Executor(driver or AmdgpuDriver(node, command_of), LinuxProcesses())
+    executor = Executor(driver or AmdgpuDriver(node, command_of, owner_of=holder_of), LinuxProcesses())
     policy = policy or Policy(wait_seconds=2.0, settle_seconds=2.0)
     reconciler = Reconciler(policy, boot_id or node.boot_id, first_generation)
     loop = ControlLoop(reconciler, executor, ledger, poll_seconds)

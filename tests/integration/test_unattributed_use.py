@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 
 import pytest
 
@@ -17,15 +19,40 @@ STRANGER = 4_194_305  # beyond the kernel's largest pid: nobody of this machine
 PLACE = PartitionRef(3)
 
 
-def use(sim: SimulatedNode, index: int, size: int) -> None:
-    """The stranger uses so many bytes on this partition."""
+def use(sim: SimulatedNode, index: int, size: int, pid: int = STRANGER) -> None:
+    """A process, by default a stranger, uses so many bytes on this partition."""
 
     def act(driver: Driver, now: float) -> None:
-        driver.join(STRANGER, 1, now)
+        driver.join(pid, 1, now)
         (client,) = driver.state.clients
         client.vram[driver.state.nodes[index].gpu_id] = size
 
     sim.act(act)
+
+
+def test_a_holders_child_is_no_stranger() -> None:
+    """Its memory is reserved by the claim of the process that started it."""
+
+    async def story() -> None:
+        async with running_node(fast_state(count=1)) as node:
+            await node.switch((0, "CPX"))
+            await node.loop.claim("parent", ClaimSpec(parse_gb(13), partition=PLACE), uid=0)
+            leader = subprocess.Popen(["sleep", "60"])
+            holder = await node.loop.hold("parent", None, leader.pid)
+            environment = {"AIM_HOLDER": f"{holder.pid}:{holder.start_time}", "PATH": os.environ["PATH"]}
+            child = subprocess.Popen(["sleep", "60"], env=environment)
+            try:
+                use(node.sim, PLACE.index, 13 << 30, child.pid)
+                await node.until(lambda snapshot: any(h.pid == child.pid for h in snapshot.holders))
+                await asyncio.sleep(0.1)
+                claim = await node.loop.claim("beside", ClaimSpec(parse_gb(11), partition=PLACE), uid=0)
+                assert claim.state is ClaimState.PLACED
+            finally:
+                for process in (child, leader):
+                    process.kill()
+                    process.wait()
+
+    asyncio.run(story())
 
 
 async def seen(node: RunningNode) -> None:

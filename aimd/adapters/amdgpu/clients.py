@@ -7,6 +7,7 @@ driver has released a dead process.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from aimd.adapters.amdgpu.errnos import ABSENT, unreadable
 from aimd.domain.gpu import Holder
@@ -15,8 +16,16 @@ from aimd.ports import Sysfs
 Place = tuple[str, int]  # PCI address and partition index
 
 
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """How a client is told: its command line, and the claim holder that it belongs to; None for neither."""
+
+    command: Callable[[int], str | None]
+    owner: Callable[[int], tuple[int, int] | None]
+
+
 def read_clients(
-    sysfs: Sysfs, folder: str, places: Mapping[int, Place], command_of: Callable[[int], str | None]
+    sysfs: Sysfs, folder: str, places: Mapping[int, Place], identify: Identification
 ) -> tuple[Holder, ...]:
     """All clients by pid; `places` are the partitions of the last scan by gpu_id.
 
@@ -41,7 +50,8 @@ def read_clients(
         held = {identity: places[identity] for identity in identities if identity in places}
         used = [(*place, _bytes(sysfs, f"{folder}/{pid}/vram_{identity}")) for identity, place in held.items()]
         gpus = frozenset(address for address, _ in held.values())
-        found.append(Holder(pid, command_of(pid), gpus, tuple(sorted(use for use in used if use[2]))))
+        vram = tuple(sorted(use for use in used if use[2]))
+        found.append(Holder(pid, identify.command(pid), gpus, vram, identify.owner(pid) if vram else None))
     return tuple(found)
 
 

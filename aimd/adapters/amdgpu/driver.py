@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 
-from aimd.adapters.amdgpu.clients import Place, read_clients
+from aimd.adapters.amdgpu.clients import Identification, Place, read_clients
 from aimd.adapters.amdgpu.layout import SYSTEM, SysfsLayout
 from aimd.adapters.amdgpu.pci import COMPUTE_FILE, MEMORY_FILE, PciFiles, PciReader
 from aimd.adapters.amdgpu.topology import KfdNode, Topology, read_generation, read_topology
@@ -26,11 +26,18 @@ class AmdgpuDriver:
         sysfs: the lowest port; the real one or the simulated node.
         command_of: command line of a pid for people, None when it has ended.
         layout: where topology and PCI devices lie, for captures.
+        owner_of: pid and start time of the claim holder that a pid belongs to, None if it belongs to none.
     """
 
-    def __init__(self, sysfs: Sysfs, command_of: Callable[[int], str | None], layout: SysfsLayout = SYSTEM) -> None:
+    def __init__(
+        self,
+        sysfs: Sysfs,
+        command_of: Callable[[int], str | None],
+        layout: SysfsLayout = SYSTEM,
+        owner_of: Callable[[int], tuple[int, int] | None] = lambda _pid: None,
+    ) -> None:
         self._sysfs = sysfs
-        self._command_of = command_of
+        self._identify = Identification(command_of, owner_of)
         self._layout = layout
         self._places: dict[int, Place] = {}
 
@@ -46,7 +53,7 @@ class AmdgpuDriver:
         raise UnstableError("the KFD topology moved while mode files were read", hint="the next scan will do")
 
     def holders(self) -> tuple[Holder, ...]:
-        return read_clients(self._sysfs, self._layout.processes, self._places, self._command_of)
+        return read_clients(self._sysfs, self._layout.processes, self._places, self._identify)
 
     def generation(self) -> int | None:
         return read_generation(self._sysfs, self._layout.topology)
