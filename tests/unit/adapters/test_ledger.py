@@ -45,6 +45,7 @@ FULL_SWITCH = Switch(
     began=10.125,
     ended=12.75,
     write_seconds=0.0625,
+    generation=17,
 )
 FULL_CHANGE = ModeChange(
     name="full",
