@@ -164,5 +164,7 @@ def _check_model(where: str, model: ModelConfig, capacity: int) -> None:
 
 
 def _within(where: str, what: str, value: int, least: int, most: int) -> None:
+    if not isinstance(value, int):  # 2.0 would do in Python and be cut or refused by the compiled core
+        raise ValueError(f"{where}: {what} is {value!r}, an integer is expected")  # noqa: TRY004 - one error for all
     if not least <= value <= most:
         raise ValueError(f"{where}: {what} is {value}, {least} to {most} is expected")

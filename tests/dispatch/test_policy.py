@@ -1,13 +1,16 @@
 """Slots from shares: largest remainder, limits, and refusals that name the smallest share that works."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aimd.dispatch.face import ModelConfig, PartitionConfig
+from aimd.dispatch.core import NativeCore
+from aimd.dispatch.face import Limits, ModelConfig, PartitionConfig
 from aimd.dispatch.policy import ModelShares, check_partition, never_excess, partition_config, seats, smallest_share
+from aimd.dispatch.reference import Reference
 from aimd.errors import InvalidInputError
 
 
@@ -123,3 +126,19 @@ def test_models_that_never_get_excess_are_named():
 def test_values_out_of_range_are_refused(model):
     with pytest.raises(ValueError, match="partition 0, model"):
         check_partition(0, PartitionConfig((model,)))
+
+
+@pytest.mark.parametrize("core", [NativeCore, Reference])
+@pytest.mark.parametrize("field", ["guarantee", "limit", "weight", "queue_cap", "default_class", "latency_target_ns"])
+def test_a_float_for_a_model_is_refused(core, field):
+    model = replace(ModelConfig(0), **{field: 1.0})
+    with pytest.raises(ValueError, match=f"partition 0, model 0: {field} is 1.0, an integer is expected"):
+        core(Limits()).configure(0, 0, PartitionConfig((model,)))
+
+
+@pytest.mark.parametrize("core", [NativeCore, Reference])
+@pytest.mark.parametrize("field", ["capacity", "queue_cap", "lease_max_ns", "orphan_grace_ns"])
+def test_a_float_for_a_partition_is_refused(core, field):
+    config = replace(PartitionConfig(), **{field: 2.0})
+    with pytest.raises(ValueError, match=f"partition 0: {field} is 2.0, an integer is expected"):
+        core(Limits()).configure(0, 0, config)
