@@ -67,6 +67,32 @@ does anything else.
 
 **Events** are plain tuples of integers, the first one a Kind. Within one call, neighbours of the kinds ENDED, REVOKED,
 LOST and ORPHANED are a set: `canonical` sorts them. Retry hints, latency sketches and reclaim latency are outside.
+
+**Where this goes beyond the design's notes.** Credit has a third case, the one above for a MEDIUM that was passed over
+while LOW was due, too. Tags are integers scaled by 2**32, and the remainder of the division is carried, without which
+the fairness bound between weights fails in the long run. What is due ends before the connection's cap is looked at, not
+after it, so that an expired entry takes no place. An arrival that is entitled waits whatever the partition's cap, but
+can be refused by the bounds `requests` of the whole core and `queue_cap` of its model.
+
+**A fuzz from outside**, both cores in lock step:
+
+    from random import Random
+    from aimd.dispatch import Limits, ModelConfig, NativeCore, PartitionConfig, Reference, canonical
+
+    cores, dice, now = [core(Limits(leases=8)) for core in (NativeCore, Reference)], Random(1), 0
+    models = (ModelConfig(0, guarantee=1), ModelConfig(1, weight=3))
+
+    def both(call, *arguments):
+        logs = [canonical(getattr(core, call)(*arguments)) for core in cores]
+        assert logs[0] == logs[1] and cores[0].snapshot() == cores[1].snapshot(), (call, arguments)
+
+    both("configure", now, 0, PartitionConfig(models, capacity=4, queue_cap=16))
+    assert [core.open(process=7) for core in cores] == [0, 0]
+    for request in range(500):
+        now += dice.randrange(10**9)
+        both("acquire", now, 0, request, 0, dice.randrange(2), dice.randrange(3), now + dice.randrange(10**10))
+        if cores[0].leases() and dice.random() < 0.9:
+            both("release", now, 0, dice.choice(cores[0].leases()).lease)
 """
 
 from __future__ import annotations

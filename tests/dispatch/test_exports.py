@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 import aimd.dispatch
+import aimd.dispatch.face
 
 PROJECT = Path(__file__).parents[2]
 
@@ -45,6 +47,11 @@ def test_a_strict_consumer_sees_the_types(tmp_path):
 
 def test_the_example_of_the_readme_runs():
     exec(compile(readme_example(), "README.md", "exec"), {})
+
+
+def test_the_fuzz_of_the_contract_runs():
+    example = textwrap.dedent(aimd.dispatch.face.__doc__.split("both cores in lock step:\n")[1])
+    exec(compile(example, "face.py", "exec"), {})
 
 
 def test_every_exported_name_is_there():
