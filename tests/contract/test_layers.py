@@ -70,9 +70,7 @@ FORBIDDEN = [
     ("simulator", "aimd.ctl", "aimd.sim.commands"),
     ("simulator", "aimd.daemon.loop", "aimd.sim.node"),
 ]
-MODULES = (
-    "__main__ cli ctl daemon adapters sim doctor dispatch ports planning protocol config domain rundirs mistakes exits errors _native"
-)
+MODULES = "__main__ cli ctl daemon adapters sim doctor dispatch ports planning protocol config domain rundirs mistakes exits errors _native"
 SUBMODULES = "adapters.uevents adapters.kube adapters.kube.watch adapters.hip adapters.hip.helper adapters.http adapters.http.server adapters.dra adapters.dra.plugin dispatch.gate daemon.simulation daemon.loop sim.commands sim.node"
 
 
