@@ -28,6 +28,7 @@ cdef enum:
     FIRST_CAPACITY = 60             # nodes; with the three unused in front 64 of them, 2 KiB
     LAST_GENERATION = 0x7FFFFFFF    # a slot that reached it is used no more: handles fit 63 bits and never repeat
     NO_SLOT = 0xFFFFFFFF
+    MOST_CAPACITY = (63 << 24) - 3  # the last of the steps 60, 123, 249, ... whose child numbers fit 32 bits
 
 # One slot of the table. While free, `place` is the next free slot.
 cdef struct Slot:
@@ -91,6 +92,7 @@ cdef class PriorityQueue:
     def push(self, item, priority=0, deadline=0):
         """Add `item` and return its handle, an int that is never given out again by this queue.
 
+        The default deadline 0 comes before every positive one; 2**63 - 1 means last of its priority.
         Raises OverflowError for a priority or deadline outside 64 signed bits, TypeError for one that is no int.
         """
         cdef Node node
@@ -189,8 +191,9 @@ cdef class PriorityQueue:
         cdef uint32_t capacity = FIRST_CAPACITY if self.capacity == 0 else 2 * self.capacity + 3
         cdef Node* heap
         cdef Slot* slots
-        if self.capacity >= 0x40000000:
-            raise MemoryError(f"PriorityQueue holds {self.capacity} entries: expected no more than 2**30")
+        if capacity > MOST_CAPACITY:
+            raise MemoryError(f"PriorityQueue holds {self.capacity} entries and would grow to {capacity}: expected no"
+                              f" more than {<uint32_t>MOST_CAPACITY}")
         heap = heap_new(capacity)
         slots = <Slot*>aligned_alloc(64, round_up(capacity * sizeof(Slot)))
         if heap == NULL or slots == NULL:

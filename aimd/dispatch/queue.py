@@ -10,6 +10,9 @@ entry in O(1) and say False when it already left: a handle never names another e
     queue.rekey(late, 0, 500)
     assert queue.pop() == "report"
 
+The default deadline 0 comes before every positive one, which is right for a queue that uses no deadlines; an entry
+without a deadline among entries that have one is pushed with the greatest, `deadline=2**63 - 1`, and comes last.
+
 Made for one process's scheduling loops: no blocking get, no lock of its own beyond the GIL, which makes each call
 atomic. Compiled from native/queue.pyx; there is no slower twin in Python, an installation without it fails here.
 """
