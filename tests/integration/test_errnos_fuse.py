@@ -158,10 +158,10 @@ async def test_a_gpu_that_the_driver_cannot_bring_up_again(mount):
 
 @story
 async def test_a_reset_is_waited_for(mount):
-    with mount.client() as client:
-        client.fault("reset", "gpu0", seconds=0.3)
     async with daemon_on(mount) as node:
-        change = await node.switch((0, "CPX"), wait=5.0)
+        with mount.client() as client:
+            client.fault("reset", "gpu0", seconds=1.5)
+        change = await node.switch((0, "CPX"), wait=20.0)
         assert change.state is S.COMMITTED
         assert change.switches[0].attempts > 0
 

@@ -23,7 +23,7 @@ def test_a_drain_waits_for_a_child_that_outlives_its_holder() -> None:
         async with running_node(fast_state(count=1)) as node:
             await node.switch((0, "CPX"))
             await node.loop.claim("k", ClaimSpec(parse_gb(24), partition=PartitionRef(0)), uid=0)
-            process = subprocess.Popen(["sh", "-c", FORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - it starts in no time
+            process = subprocess.Popen(["sh", "-c", FORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             holder = await node.loop.hold("k", None, process.pid, command="python serve.py")
             process.stdin.write(f"{marker_of(process.pid, start_time_of(process.pid))}\n")
             process.stdin.flush()

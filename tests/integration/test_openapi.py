@@ -155,4 +155,3 @@ def everything(api: Served) -> Any:
     for answer in shown.values():
         answer.pop("generation", None)
     return ledger, shown
-
