@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass
 
 from aimd._native.core import RawCore
 from aimd._native.sketch import LatencySketch
-from aimd.dispatch.policy import check_partition
+from aimd.dispatch.policy import check_partition, check_record
 from aimd.dispatch.values import (
     Class,
     CoreSnapshot,
@@ -63,6 +63,8 @@ class NativeCore(RawCore):
         return self._configure(now, partition, numbers, [_model(model, config.capacity) for model in config.models])
 
     def restore(self, now: int, leases: Sequence[LeaseRecord]) -> list[Event]:
+        for lease in leases:
+            check_record(now, lease)
         return self._restore(now, [astuple(lease) for lease in leases])
 
     def leases(self) -> tuple[LeaseRecord, ...]:

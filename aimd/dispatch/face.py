@@ -277,7 +277,9 @@ class DispatchCore(Protocol):
         above every generation of all earlier cores, so that no id returns.
 
         Raises:
-            ValueError: something waits or runs, a lease id or slot occurs twice, or a bound of Limits would be passed.
+            ValueError: something waits or runs, a lease id or slot occurs twice, or a bound of Limits would be passed;
+                or a record is none that a core wrote before `now`: its generation is not within 1 .. 2**46 - 1, an id or
+                the class is out of its range, or 0 <= started <= now and started <= deadline < 2**63 does not hold.
         """
         ...
 

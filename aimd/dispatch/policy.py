@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from aimd.dispatch.values import Class, ModelConfig, PartitionConfig
+from aimd.dispatch.values import SLOT_BITS, Class, LeaseRecord, ModelConfig, PartitionConfig
 from aimd.errors import InvalidInputError
 
 MAX_ID = (1 << 31) - 1
 MAX_SLOTS = 1 << 16
+MAX_GENERATION = (1 << 46) - 1  # of a constructor, too; a slot can count on for as long again
+MAX_INSTANT = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,18 @@ def check_partition(partition: int, config: PartitionConfig) -> None:
     guaranteed = sum(model.guarantee for model in config.models)
     if guaranteed > config.capacity:
         raise ValueError(f"{where} has {config.capacity} slots, its models are guaranteed {guaranteed}")
+
+
+def check_record(now: int, record: LeaseRecord) -> None:
+    """Raises ValueError for the first value of a lease that no core can have written before `now`."""
+    where = f"lease {record.lease} to restore"
+    _within(where, "id", record.lease, 1 << SLOT_BITS, (MAX_GENERATION + 1 << SLOT_BITS) - 1)
+    _within(where, "partition", record.partition, 0, MAX_ID)
+    _within(where, "model", record.model, 0, MAX_ID)
+    _within(where, "class", record.klass, Class.HIGH, Class.LOW)
+    _within(where, "process", record.process, -MAX_INSTANT - 1, MAX_INSTANT)
+    _within(where, "started", record.started, 0, now)
+    _within(where, "deadline", record.deadline, record.started, MAX_INSTANT)
 
 
 def _check_model(where: str, model: ModelConfig, capacity: int) -> None:

@@ -23,7 +23,7 @@ from aimd.dispatch.face import (
     Outcome,
     PartitionConfig,
 )
-from aimd.dispatch.policy import check_partition
+from aimd.dispatch.policy import check_partition, check_record
 from aimd.dispatch.reference_rule import SLOT_MASK, Rule
 from aimd.dispatch.reference_state import Connection, Entry, Lease, Model, Partition
 
@@ -243,6 +243,8 @@ class Reference(Rule):
 
     def restore(self, now: int, leases: Sequence[LeaseRecord]) -> list[Event]:
         self.check(now)
+        for record in leases:
+            check_record(now, record)
         self.check_records(leases)
         self.to(now)
         for record in leases:
@@ -274,8 +276,6 @@ class Reference(Rule):
         slots = {record.lease & SLOT_MASK for record in leases}
         if self.waiting or self.running or len(slots) < len(leases):
             raise ValueError("leases are restored once, each slot once, before anything waits or runs")
-        if any(record.lease >> SLOT_BITS < 1 or record.klass not in tuple(Class) for record in leases):
-            raise ValueError("a lease to restore has generation 0 or no class")
         places = {record.partition: 0 for record in leases} | dict.fromkeys(self.partitions, 0)
         models = {(record.partition, record.model) for record in leases}
         models |= {(place.id, name) for place in self.partitions.values() for name in place.models}
