@@ -36,7 +36,7 @@ FAULTS = {
     "ties by slot": ("heap.pxi", "heap.ties[a.slot].seq < heap.ties[b.slot].seq", "a.slot > b.slot"),
     "a removed node never rises": ("heap.pxi", "if place and heap_before(heap, &last", "if False and heap_before(heap, &last"),
     "a chunk is not given back": ("heap.pxi", "        heap.pool.free_count += 1\n", "        pass\n"),
-    "expire one nanosecond late": ("wheel.pxi", "            if timer.when <= now:", "            if timer.when < now:"),
+    "expire one nanosecond late": ("wheel.pxi", "heap_node(&wheel.due, 0).when <= now:", "heap_node(&wheel.due, 0).when < now:"),
     "a bucket stays marked": ("wheel.pxi", "            if timer.next == NONE and bucket != BEYOND:", "            if False:"),
     "sleep too long": ("wheel.pxi", "    if when < wheel.next:\n", "    if wheel.next == NEVER:\n"),
     "beyond the horizon and forgotten": ("wheel.pxi", "    if wheel.heads[BEYOND] == NONE:", "    if True:"),
