@@ -1,17 +1,19 @@
 """ports.Ledger in SQLite: WAL, synchronous=FULL, STRICT tables, a checksum per row, quarantine of a bad file.
 
 All methods block and belong to one thread. Rows hold JSON; a row whose checksum is wrong is left out and reported, a
-file that is damaged is moved aside (`ledger.db.bad-1`, ...) and a new one begun: modes come back from sysfs. Damage is
-told from want of space or permission, which is never answered by moving the file.
+file that is damaged is moved aside (`ledger.db.bad-1`, ...) and a new one begun with every row that the old one still
+holds. Damage is told from want of space or permission, which is never answered by moving the file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,8 @@ from typing import TypeVar
 
 import msgspec
 
+from aimd.adapters.salvage import PAGE_SIZE, SavedRow, row_checksum, surviving_rows
+from aimd.adapters.walfile import log_of
 from aimd.domain.claim import Claim
 from aimd.domain.event import Event
 from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerState, LedgerWrite
@@ -56,6 +60,7 @@ _IDENTITY = {
     "claims": "key",
     "holders": "key",
 }
+_SUFFIXES = ("-wal", "-shm", "")
 Row = TypeVar("Row")
 
 
@@ -93,11 +98,12 @@ class SqliteLedger:
             changes = tuple(change for _, _, change in self._rows("changes", ModeChange))
             claims = tuple(claim for _, _, claim in self._rows("claims", Claim))
             holders = tuple(holder for _, _, holder in self._rows("holders", HolderRecord))
-        notes, self._notes = tuple(self._notes), []
+        notes, self._notes = (*msgspec.json.decode(meta.get("notes", "[]"), type=list[Event]), *self._notes), []
         return LedgerState(meta.get("boot_id"), meta.get("layout_digest"), gpus, changes, notes, claims, holders)
 
     def commit(self, write: LedgerWrite) -> None:
         with self._errors("written"), self._transaction():
+            self._database.execute("DELETE FROM meta WHERE key = 'notes'")  # who commits has read and kept them
             for table, row in self._damaged:
                 self._database.execute(f"DELETE FROM {table} WHERE rowid = ?", (row,))  # noqa: S608
             for key, value in (("boot_id", write.boot_id), ("layout_digest", write.layout_digest)):
@@ -137,23 +143,36 @@ class SqliteLedger:
         """Raises sqlite3.Error and OSError for a file that cannot be used without being damaged."""
         if self._path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if self._path.is_file() and self._path.stat().st_size == 0:
+        if self._successor.exists():  # killed while it was put in place
+            self._put_in_place()
+        log, empty = log_of(self._path, PAGE_SIZE), not self._path.exists() or self._path.stat().st_size == 0
+        if log.cut:
+            self._note(
+                "ledger_log_cut", "the end of the write-ahead log is damaged or was never completed; it is left out"
+            )
+        if empty and self._path.exists() and not log.frames:
             self._note("ledger_empty", "the ledger was an empty file; a new one was begun")
+        damage = "it is empty and its write-ahead log is not" if empty and log.frames else log.damage
         try:
-            return self._open()
+            if damage is not None:
+                raise sqlite3.DatabaseError(damage)
+            return self._open(self._path)
         except sqlite3.OperationalError:
             raise
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             # CORRUPT and NOTADB arrive as DatabaseError itself; a message that quotes damaged text cannot be decoded.
-            self._quarantine(str(error))
-            return self._open()
+            self._begin_anew(str(error))
+            return self._open(self._path)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, path: Path) -> sqlite3.Connection:
         """Open, check and if need be create; raises sqlite3.DatabaseError itself for a damaged file."""
-        _check_header(self._path)
-        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        _check_header(path)
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             database.text_factory = _text
+            database.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            # What was deleted must not come back when rows are looked for in a damaged file.
+            database.execute("PRAGMA secure_delete = ON")
             # Not quick_check: it passes over an index that disagrees with its table, and a row would be there twice.
             (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
@@ -191,17 +210,55 @@ class SqliteLedger:
             if not fresh:
                 self._note("ledger_migrated", f"the ledger's schema went from version {version} to {SCHEMA_VERSION}")
 
-    def _quarantine(self, why: str) -> None:
-        """Move the file and its companions aside; raises OSError."""
-        number = 1
-        while (aside := self._path.with_name(f"{self._path.name}.bad-{number}")).exists():
-            number += 1
-        self._path.replace(aside)
-        for suffix in ("-wal", "-shm"):
+    @property
+    def _successor(self) -> Path:
+        """A complete new ledger that has yet to take the place of a damaged one."""
+        return self._path.with_name(f"{self._path.name}.new")
+
+    @property
+    def _aside(self) -> Path:
+        """Where a damaged file is moved to."""
+        numbers = itertools.count(1)
+        names = (self._path.with_name(f"{self._path.name}.bad-{number}") for number in numbers)
+        return next(name for name in names if not name.exists())
+
+    def _begin_anew(self, why: str) -> None:
+        """A new ledger with what the damaged one still holds takes its place; killed at any time, nothing is lost.
+
+        Raises OSError and sqlite3.Error; then the damaged file is where it was.
+        """
+        rows = surviving_rows(self._path)
+        words = f"the ledger could not be used ({why}); it was moved to {self._aside.name} and a new one begun"
+        if rows:
+            counts = Counter(row.table for row in rows)
+            words += " with what it still held: " + ", ".join(f"{counts[table]} {table}" for table in sorted(counts))
+        note = Event("ledger_quarantined", "node", words, self._wall)
+        draft = self._path.with_name(f"{self._path.name}.draft")
+        for suffix in _SUFFIXES:
+            Path(f"{draft}{suffix}").unlink(missing_ok=True)
+        with contextlib.closing(self._open(draft)) as database:
+            database.execute("BEGIN")
+            for row in rows:
+                if row.identity != ("meta", "notes"):
+                    _insert(database, row)
+            notes = msgspec.json.encode(msgspec.json.encode([note]).decode()).decode()
+            _insert(database, SavedRow("meta", 0, ("notes", notes, row_checksum("meta", "notes", notes))))
+            database.execute("COMMIT")
+        draft.replace(self._successor)
+        self._put_in_place()
+
+    def _put_in_place(self) -> None:
+        """The log first: without its database nobody would take it for that of the new one."""
+        aside = self._aside
+        for suffix in _SUFFIXES:
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self._path}{suffix}").replace(f"{aside}{suffix}")
-        words = f"the ledger could not be used ({why}); it was moved to {aside.name} and a new one begun"
-        self._note("ledger_quarantined", words)
+        self._successor.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _note(self, kind: str, words: str) -> None:
         self._notes.append(Event(kind, "node", words, self._wall))
@@ -218,7 +275,7 @@ class SqliteLedger:
         )
         for row, key, identity, payload, checksum in self._database.execute(query, (*values, limit)).fetchall():
             try:
-                if checksum != _checksum(table, identity, payload):
+                if checksum != row_checksum(table, identity, payload):
                     raise ValueError("checksum")
                 yield row, key, msgspec.json.decode(payload, type=kind)
             except ValueError:  # msgspec's errors are ValueErrors, too
@@ -230,7 +287,7 @@ class SqliteLedger:
         self._database.execute(
             f"INSERT INTO {table} VALUES (?, ?, ?) "  # noqa: S608
             "ON CONFLICT (key) DO UPDATE SET payload = excluded.payload, checksum = excluded.checksum",
-            (key, payload, _checksum(table, key, payload)),
+            (key, payload, row_checksum(table, key, payload)),
         )
 
     def _put_change(self, change: ModeChange) -> None:
@@ -239,7 +296,7 @@ class SqliteLedger:
         self._database.execute(
             "INSERT INTO changes (key, ended, payload, checksum) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE "
             "SET ended = excluded.ended, payload = excluded.payload, checksum = excluded.checksum",
-            (change.name, ended, payload, _checksum("changes", f"{change.name} {ended}", payload)),
+            (change.name, ended, payload, row_checksum("changes", f"{change.name} {ended}", payload)),
         )
         if ended:
             self._database.execute(
@@ -251,7 +308,9 @@ class SqliteLedger:
     def _put_event(self, event: Event) -> None:
         payload = msgspec.json.encode(event).decode()
         key = self._database.execute("INSERT INTO events (payload, checksum) VALUES (?, 0)", (payload,)).lastrowid or 0
-        self._database.execute("UPDATE events SET checksum = ? WHERE key = ?", (_checksum("events", key, payload), key))
+        self._database.execute(
+            "UPDATE events SET checksum = ? WHERE key = ?", (row_checksum("events", key, payload), key)
+        )
         if key % PRUNING_INTERVAL == 0:
             self._database.execute(
                 "DELETE FROM events WHERE key <= (SELECT key FROM events ORDER BY key DESC LIMIT 1 OFFSET ?)",
@@ -280,6 +339,13 @@ class SqliteLedger:
                 f"ledger {self._path} could not be {done} ({error})",
                 hint="check space and health of its disk, and that no other program has it open",
             ) from error
+
+
+def _insert(database: sqlite3.Connection, row: SavedRow) -> None:
+    """Rows come in the order of their numbers; only of events the number itself matters."""
+    columns = row.columns if row.table != "changes" else (None, *row.columns[1:])
+    places = ", ".join("?" * len(columns))
+    database.execute(f"INSERT INTO {row.table} VALUES ({places})", columns)  # noqa: S608
 
 
 def _check_header(path: Path) -> None:
@@ -318,7 +384,3 @@ def _seal(version: int) -> int:
 def _text(raw: bytes) -> str:
     """Damaged text is still text; its checksum tells."""
     return raw.decode("utf-8", "replace")
-
-
-def _checksum(table: str, identity: object, payload: str) -> int:
-    return zlib.crc32(f"{table}\0{identity}\0{payload}".encode())
