@@ -39,22 +39,32 @@ def test_no_sanitizer_complains(tmp_path):
     assert "passed" in result.stdout
 
 
+FAULTS = {
+    "a heap of the queue too short": ("heapkey.pxi", "(capacity + 3) * sizeof", "(capacity - 8) * sizeof"),
+    "an array of the core too short": ("memory.pxi", "carve(&carver, requests * 4)", "carve(&carver, requests * 2)"),
+}
+
+
 @pytest.mark.campaign
 @pytest.mark.timeout(0)
-def test_a_fault_is_seen_by_the_sanitizer(tmp_path):
-    """The build is really instrumented: a node behind the heap's end is noticed."""
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_seen_by_the_sanitizer(tmp_path, fault):
+    """The build is really instrumented, and within the core's one mapping, too."""
     copy_sources(tmp_path)
-    source = tmp_path / "native" / "heapkey.pxi"
+    name, old, new = FAULTS[fault]
+    source = tmp_path / "native" / name
     text = source.read_text()
-    assert "(capacity + 3) * sizeof" in text
-    source.write_text(text.replace("(capacity + 3) * sizeof", "(capacity - 8) * sizeof"))
+    assert text.count(old) == 1
+    source.write_text(text.replace(old, new))
     build(tmp_path, AIMD_SANITIZE="1")
     result = run_tests(
         tmp_path,
+        "-s",  # the sanitizer speaks last, when pytest cannot hand on any more what it caught
         "tests/dispatch/test_queue_order.py",
+        "tests/dispatch/test_native_large.py",
         LD_PRELOAD=runtime_library("libasan.so"),
         ASAN_OPTIONS="detect_leaks=0",
         PYTHONMALLOC="malloc",
     )
     assert result.returncode != 0
-    assert "heap-buffer-overflow" in result.stdout + result.stderr
+    assert "ERROR: AddressSanitizer" in result.stdout + result.stderr
