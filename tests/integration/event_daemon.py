@@ -25,6 +25,7 @@ async def main() -> None:
     listener = UeventListener()
     async with running_node(sim, policy=ALLOWED, poll_seconds=3600, source=listener) as node:
         await node.switch((0, "QPX/NPS4"), name="n")
+        await asyncio.sleep(1.0)  # the scan after the request is over, also on a slow machine
         assert reload(sim) == 0
         await asyncio.sleep(0.3)
         states = [node.snapshot.change("n").state]

@@ -19,13 +19,14 @@ _AFTER = Parameter("since", "the sequence number of the last event that is known
 
 async def list_events(api: Api, call: Call) -> Result:
     since = call.number("since", "the sequence number of an event, 0 for all") or 0
+    watch = call.flag("watch")
     if since and not await api.events(since - 1):
         raise GoneError(
             f"there is no event {since}: the ledger was begun anew since, or never had so many",
             code="events_gone",
             hint="list the events from 0",
         )
-    if call.flag("watch"):
+    if watch:
         return Stream(_followed(api, since))
     events = [convert.event_message(event) for event in await api.events(since)]
     return Answer(msg.EventListMessage(events=events, next=events[-1].sequence if events else since))
