@@ -98,7 +98,7 @@ class SqliteLedger:
             changes = tuple(change for _, _, change in self._rows("changes", ModeChange))
             claims = tuple(claim for _, _, claim in self._rows("claims", Claim))
             holders = tuple(holder for _, _, holder in self._rows("holders", HolderRecord))
-        notes, self._notes = (*msgspec.json.decode(meta.get("notes", "[]"), type=list[Event]), *self._notes), []
+        notes, self._notes = (*_events(meta.get("notes", "[]")), *self._notes), []
         return LedgerState(meta.get("boot_id"), meta.get("layout_digest"), gpus, changes, notes, claims, holders)
 
     def commit(self, write: LedgerWrite) -> None:
@@ -239,10 +239,11 @@ class SqliteLedger:
         with contextlib.closing(self._open(draft)) as database:
             database.execute("BEGIN")
             for row in rows:
-                if row.identity != ("meta", "notes"):
-                    _insert(database, row)
-            notes = msgspec.json.encode(msgspec.json.encode([note]).decode()).decode()
-            _insert(database, SavedRow("meta", 0, ("notes", notes, row_checksum("meta", "notes", notes))))
+                _insert(database, row)
+            earlier = next((str(row.columns[1]) for row in rows if row.identity == ("meta", "notes")), '"[]"')
+            notes = [*_events(msgspec.json.decode(earlier, type=str)), note]
+            payload = msgspec.json.encode(msgspec.json.encode(notes).decode()).decode()
+            _insert(database, SavedRow("meta", 0, ("notes", payload, row_checksum("meta", "notes", payload))))
             database.execute("COMMIT")
         draft.replace(self._successor)
         self._put_in_place()
@@ -345,7 +346,11 @@ def _insert(database: sqlite3.Connection, row: SavedRow) -> None:
     """Rows come in the order of their numbers; only of events the number itself matters."""
     columns = row.columns if row.table != "changes" else (None, *row.columns[1:])
     places = ", ".join("?" * len(columns))
-    database.execute(f"INSERT INTO {row.table} VALUES ({places})", columns)  # noqa: S608
+    database.execute(f"INSERT OR REPLACE INTO {row.table} VALUES ({places})", columns)  # noqa: S608
+
+
+def _events(text: str) -> list[Event]:
+    return msgspec.json.decode(text, type=list[Event])
 
 
 def _check_header(path: Path) -> None:

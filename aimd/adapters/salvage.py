@@ -47,24 +47,22 @@ def surviving_rows(database: Path) -> list[SavedRow]:
     """All rows that the file, with its write-ahead log, still holds, in the order of their numbers; raises OSError."""
     pages = current_pages(database, PAGE_SIZE)
     found: dict[tuple[str, Value], SavedRow] = {}
-    for number in sorted(pages):
-        for row in _rows_of_page(pages, number):
+    for number in sorted(pages.keys() - {1}):  # the first has the schema
+        for row in _rows_of_page(pages, pages[number]):
             found.setdefault(row.identity, row)
     return sorted(found.values(), key=lambda row: (row.table, row.number))
 
 
-def _rows_of_page(pages: dict[int, bytes], number: int) -> Iterator[SavedRow]:
-    page = pages[number]
-    head = 100 if number == 1 else 0
+def _rows_of_page(pages: dict[int, bytes], page: bytes) -> Iterator[SavedRow]:
     cells = []
-    flawless = page[head] == TABLE_LEAF
-    count = int.from_bytes(page[head + 3 : head + 5], "big") if flawless else 0
-    for slot in range(head + 8, min(head + 8 + 2 * count, PAGE_SIZE - 1), 2):
+    flawless = page[0] == TABLE_LEAF
+    count = int.from_bytes(page[3:5], "big") if flawless else 0
+    for slot in range(8, min(8 + 2 * count, PAGE_SIZE - 1), 2):
         row = _row_at(pages, page, int.from_bytes(page[slot : slot + 2], "big"))
         flawless = flawless and row is not None
         cells.append(row)
     if not flawless and b'"' in page:  # as every payload has: pages of indexes are passed over
-        cells += [_row_at(pages, page, offset) for offset in range(head + 8, PAGE_SIZE - 4)]
+        cells += [_row_at(pages, page, offset) for offset in range(8, PAGE_SIZE - 4)]
     return (row for row in cells if row is not None)
 
 

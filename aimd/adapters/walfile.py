@@ -54,7 +54,7 @@ def log_of(database: Path, page_size: int) -> Log:
     order = ">" if header[0] == _BIG_ENDIAN_SUMS else "<"
     intact = header[0] in (_BIG_ENDIAN_SUMS, _LITTLE_ENDIAN_SUMS) and _sums(order, raw[:24], (0, 0)) == header[6:8]
     salts = header[4:6] if intact else _FRAME.unpack_from(raw, _HEADER.size)[2:4]
-    frames = _frames(raw, page_size, order, salts, header[6:8], _size(database) // page_size)
+    frames = _frames(raw, page_size, order, salts, header[6:8], _most_pages(database, len(raw), page_size))
     if not intact:
         return Log(tuple(frames), "the header of its write-ahead log is damaged")
     committed = max((number for number, frame in enumerate(frames, 1) if frame.whole and frame.commits), default=0)
@@ -77,7 +77,6 @@ def _frames(
         whole = _sums(order, raw[at : at + 8] + data, before) == sums
         mine = tuple(rest[:2]) == tuple(salts)
         if mine and not whole:
-            pages = max((pages, *(frame.page for frame in frames if frame.whole)))
             page = _true_page(order, raw[at + 4 : at + 8] + data, before, sums, pages) or page
         frames.append(Frame(page, size != 0, data, whole, mine))
         before = sums
@@ -112,6 +111,11 @@ def current_pages(database: Path, page_size: int) -> dict[int, bytes]:
     for frame in log_of(database, page_size).frames:
         pages[frame.page] = frame.data
     return pages
+
+
+def _most_pages(database: Path, log_size: int, page_size: int) -> int:
+    """What the database can have at most: a new page is in the log."""
+    return (_size(database) + log_size) // page_size
 
 
 def _size(database: Path) -> int:

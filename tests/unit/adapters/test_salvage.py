@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -289,6 +290,45 @@ def test_events_keep_their_numbers(path: Path) -> None:
         assert ledger.events(after=25)[0].message == "next"
 
 
+@pytest.mark.parametrize("length", [*range(3850, 4000, 7), 8050, 8100, 12_150, 12_200])
+def test_rows_longer_than_a_page(path: Path, length: int) -> None:
+    """Around the lengths from which a row continues on further pages."""
+    events = tuple(Event("k", f"s{number}", "x" * (length + number), NOW) for number in range(7))
+    with contextlib.closing(SqliteLedger(path, NOW)) as ledger:
+        ledger.commit(LedgerWrite(events=events))
+    found, _ = spoilt(path, lambda raw: raw.__setitem__(slice(0, 16), bytes(16)))
+    assert [value.message for key, value in found.items() if key[0] == "events"] == [e.message for e in events]
+
+
+def test_a_row_whose_number_became_that_of_another(path: Path) -> None:
+    """The number of a change is not in its checksum; both are kept."""
+    fill(path)
+    truth = rows_of(*read(path))
+    raw = path.read_bytes()
+    at = raw.index(b'change-0{"name"') - 8
+    assert raw[at] == 1
+
+    def spoil(raw: bytearray) -> None:
+        raw[at] = 2
+
+    found, notes = spoilt(path, spoil)
+    assert found == truth
+    assert len(notes) == 1
+
+
+def test_damaged_again_before_anybody_was_told(path: Path) -> None:
+    fill(path)
+    for _ in range(2):
+        raw = bytearray(path.read_bytes())
+        raw[:16] = bytes(16)
+        path.write_bytes(raw)
+        SqliteLedger(path, NOW).close()
+    with contextlib.closing(SqliteLedger(path, NOW)) as ledger:
+        notes = ledger.load().notes
+    assert ["bad-1" in note.message for note in notes] == [True, False]
+    assert ["bad-2" in note.message for note in notes] == [False, True]
+
+
 # -- the write-ahead log -----------------------------------------------------------------------------------------------
 
 
@@ -353,6 +393,71 @@ def test_a_flipped_byte_of_the_logs_header_or_of_a_frames(path: Path, offset: in
     state, events = read(path)
     assert rows_of(state, events) == truth
     assert [note.kind for note in state.notes] == ["ledger_quarantined"]
+
+
+def test_a_flipped_page_number_of_any_frame_of_the_log(path: Path) -> None:
+    """An old version of its page would be read, and the page that it names would be lost."""
+    fill(path, closed=False)
+    main, log, frames = path.read_bytes(), Path(f"{path}-wal").read_bytes(), log_frames(path)
+    truth = rows_of(*read(path))
+    for at, _ in frames[:-1]:
+        broken = bytearray(log)
+        broken[at + 3] ^= 0x03
+        clean(path)
+        path.write_bytes(main)
+        Path(f"{path}-wal").write_bytes(broken)
+        state, events = read(path)
+        assert rows_of(state, events) == truth, at
+        assert [note.kind for note in state.notes] == ["ledger_quarantined"]
+
+
+def test_flipped_salts_of_the_last_frame(path: Path) -> None:
+    """It looks like a frame of an earlier run of the log; its checksum tells that it continues this one."""
+    fill(path, closed=False)
+    main, log, frames = path.read_bytes(), bytearray(Path(f"{path}-wal").read_bytes()), log_frames(path)
+    truth = rows_of(*read(path))
+    clean(path)
+    path.write_bytes(main)
+    log[frames[-1][0] + 9] ^= 0x10
+    Path(f"{path}-wal").write_bytes(log)
+    state, events = read(path)
+    assert rows_of(state, events) == truth
+    assert [note.kind for note in state.notes] == ["ledger_quarantined"]
+
+
+def test_a_transaction_that_never_committed_is_not_salvaged(path: Path) -> None:
+    """Its pages are in the log when memory for them has run out; killed then, it has not happened."""
+    fill(path, closed=False)
+    truth = rows_of(*read(path))
+    clean(path)
+    fill(path, closed=False)
+    copy = path.with_name("copy.db")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA cache_size = 2")
+        other.execute("BEGIN")
+        for number in range(200):
+            payload = f'"never {number}{"." * 1000}"'
+            sums = zlib.crc32(f"meta\0k{number}\0{payload}".encode())
+            other.execute("INSERT INTO meta VALUES (?, ?, ?)", (f"k{number}", payload, sums))
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+        other.execute("ROLLBACK")
+    assert b"never 7" in Path(f"{copy}-wal").read_bytes()
+    state, events = read_copy(copy)
+    assert (rows_of(state, events), state.notes) == (truth, ())
+    raw = bytearray(copy.read_bytes())
+    raw[:16] = bytes(16)
+    copy.write_bytes(raw)
+    assert not any(row.table == "meta" and str(row.columns[0]).startswith("k") for row in surviving_rows(copy))
+
+
+def read_copy(path: Path) -> tuple[LedgerState, list[Event]]:
+    """Without changing the original."""
+    folder = path.with_name("again")
+    folder.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", folder / f"ledger.db{suffix}")
+    return read(folder / "ledger.db")
 
 
 @pytest.mark.campaign
