@@ -8,6 +8,7 @@ to the garbage collector. See native/DESIGN.md.
 """
 
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_SET_ITEM
+from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
@@ -16,13 +17,6 @@ from libc.string cimport memcpy
 from types import GenericAlias
 
 include "heapkey.pxi"
-
-cdef extern from "Python.h":
-    # Declared here without `except`, so that a failure is looked at once and told in words of this module.
-    int64_t PyLong_AsLongLong(object)
-    void* PyErr_Occurred()
-    int PyErr_ExceptionMatches(object)
-    void PyErr_Clear()
 
 cdef enum:
     FIRST_CAPACITY = 60             # nodes; with the three unused in front 64 of them, 2 KiB
@@ -36,17 +30,20 @@ cdef struct Slot:
     uint32_t generation
 
 
-cdef int64_t as_int64(object value, str name) except? -1:
-    cdef int64_t result = PyLong_AsLongLong(value)
-    if result == -1 and PyErr_Occurred() != NULL:
-        if PyErr_ExceptionMatches(OverflowError):
-            PyErr_Clear()
-            raise OverflowError(f"{name} {value} does not fit a signed 64-bit integer: expected -2**63 to 2**63 - 1")
-        if PyErr_ExceptionMatches(TypeError):
-            PyErr_Clear()
-            raise TypeError(f"{name} is of type {type(value).__name__}: expected an int")
-        return -1
-    return result
+cdef inline int64_t int64_of(object value) except? -1:
+    if not isinstance(value, int):
+        value = PyNumber_Index(value)       # not a float, which Cython's conversion would cut
+    return value                            # faster than the interpreter's own conversion
+
+
+cdef inline int64_t as_int64(object value, str name) except? -1:
+    try:
+        return int64_of(value)
+    except OverflowError:
+        raise OverflowError(
+            f"{name} {value} does not fit a signed 64-bit integer: expected -2**63 to 2**63 - 1") from None
+    except TypeError:
+        raise TypeError(f"{name} is of type {type(value).__name__}: expected an int") from None
 
 
 cdef class PriorityQueue:
@@ -227,13 +224,15 @@ cdef class PriorityQueue:
 
     cdef inline int64_t find(self, object handle) except? -1:
         """The place in the heap of the entry that `handle` names, or -1."""
-        cdef int64_t value = PyLong_AsLongLong(handle)
+        cdef int64_t value
         cdef uint32_t slot, place
+        try:
+            value = int64_of(handle)
+        except OverflowError:
+            return -1
+        except TypeError:
+            raise TypeError(f"handle is of type {type(handle).__name__}: expected what push returned") from None
         if value < 0:
-            if value == -1 and PyErr_Occurred() != NULL:
-                PyErr_Clear()
-                if not isinstance(handle, int):
-                    raise TypeError(f"handle is of type {type(handle).__name__}: expected what push returned")
             return -1
         slot = <uint32_t>(value & 0xFFFFFFFF)
         if slot >= self.used or self.slots[slot].generation != <uint32_t>(value >> 32):
