@@ -54,12 +54,14 @@ def surviving_rows(database: Path) -> list[SavedRow]:
 
 
 def _rows_of_page(pages: dict[int, bytes], page: bytes) -> Iterator[SavedRow]:
-    cells = []
+    """By the page's pointers to its cells, also by those that its count leaves out: it may be what was damaged."""
     flawless = page[0] == TABLE_LEAF
-    count = int.from_bytes(page[3:5], "big") if flawless else 0
-    for slot in range(8, min(8 + 2 * count, PAGE_SIZE - 1), 2):
+    count, content = int.from_bytes(page[3:5], "big"), int.from_bytes(page[5:7], "big")
+    end = content if 8 + 2 * count <= content < PAGE_SIZE else PAGE_SIZE
+    cells = []
+    for number, slot in enumerate(range(8, end - 1, 2) if flawless else ()):
         row = _row_at(pages, page, int.from_bytes(page[slot : slot + 2], "big"))
-        flawless = flawless and row is not None
+        flawless = flawless and (row is not None or number >= count)
         cells.append(row)
     if not flawless and b'"' in page:  # as every payload has: pages of indexes are passed over
         cells += [_row_at(pages, page, offset) for offset in range(8, PAGE_SIZE - 4)]

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,7 +141,7 @@ def places(path: Path) -> dict[tuple[str, object], list[tuple[int, int]]]:
     return found
 
 
-def damaged(raw: bytes, positions: range, mask: int) -> Iterator[tuple[int, bytes]]:
+def damaged(raw: bytes, positions: Iterable[int], mask: int) -> Iterator[tuple[int, bytes]]:
     for position in positions:
         copy = bytearray(raw)
         copy[position] ^= mask
@@ -153,7 +153,7 @@ def clean(path: Path) -> None:
         leftover.unlink()
 
 
-def check(path: Path, positions: Callable[[int], range], mask: int) -> int:
+def check(path: Path, positions: Callable[[int], Iterable[int]], mask: int) -> int:
     """Flip bytes one at a time: all rows but those that the flip may have hit are there. Counts the quarantines."""
     fill(path)
     truth, where = rows_of(*read(path)), places(path)
@@ -181,6 +181,12 @@ def test_every_64th_byte_flipped(path: Path) -> None:
 @pytest.mark.parametrize("first", [23, 39, 55])
 def test_every_other_16th_byte_flipped(path: Path, first: int) -> None:
     assert check(path, lambda size: range(first, size, 64), 0x21) > 5
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x03, 0x80])
+def test_flipped_bytes_of_every_pages_header(path: Path, mask: int) -> None:
+    """Kind of page, number of cells, begin of their content: a count that is too small hides rows."""
+    check(path, lambda size: [page + at for page in range(4096, size, 4096) for at in range(8)], mask)
 
 
 @pytest.mark.campaign
