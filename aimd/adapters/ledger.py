@@ -360,7 +360,7 @@ def _check_header(path: Path) -> None:
     "read-only"), 44 the schema format, 56 the text encoding (1 = UTF-8): https://sqlite.org/fileformat2.html
     """
     try:
-        with path.open("rb") as file:
+        with path.open("r+b") as file:  # for writing, too: SQLite would open what it may not write all the same
             header = file.read(100)
     except FileNotFoundError:
         return

@@ -50,7 +50,7 @@ def directories(paths: RunDirectories) -> Iterator[None]:
     """Make the directories and hold the locks that keep a second daemon away from either.
 
     Raises:
-        InvalidInputError: a directory cannot be made.
+        InvalidInputError: a directory cannot be made or written.
         ConflictError: another daemon uses one of them.
     """
     for path, mode in ((paths.runtime, 0o755), (paths.state, 0o700)):
@@ -62,7 +62,7 @@ def directories(paths: RunDirectories) -> Iterator[None]:
             ) from error
     with contextlib.ExitStack() as locks:
         for path in (paths.state, paths.runtime):
-            lock = os.open(f"{path}/aimd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = _lock_file(path)
             locks.callback(os.close, lock)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,6 +73,16 @@ def directories(paths: RunDirectories) -> Iterator[None]:
                     hint="one daemon runs per node; for a second simulated one choose --state-dir and --runtime-dir",
                 ) from error
         yield
+
+
+def _lock_file(folder: str) -> int:
+    try:
+        return os.open(f"{folder}/aimd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InvalidInputError(
+            f"directory {folder} cannot be written ({error.strerror}), expected one that is this user's, with space",
+            hint="check its owner, mode and free space, or choose others: --runtime-dir, --state-dir",
+        ) from error
 
 
 @contextlib.asynccontextmanager

@@ -514,7 +514,7 @@ def test_damage_in_a_read_only_folder(strangers_folder: Path) -> None:
             return error.message
         return "opened"
 
-    assert in_a_child(work).startswith(f"ledger {path} cannot be opened (unable to open database file)")
+    assert in_a_child(work).startswith(f"ledger {path} cannot be opened (Permission denied")
     assert [entry.name for entry in strangers_folder.iterdir()] == ["ledger.db"]
 
 
