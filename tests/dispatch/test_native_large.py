@@ -9,7 +9,7 @@ import random
 import pytest
 
 from aimd.dispatch.core import NativeCore
-from aimd.dispatch.face import Kind, Limits, ModelConfig, PartitionConfig, canonical
+from aimd.dispatch.face import Fault, Kind, Limits, ModelConfig, PartitionConfig, canonical
 from aimd.dispatch.reference import Reference
 
 LIMITS = Limits(partitions=4, models=12, requests=3000, leases=400, connections=16, requests_per_connection=2500)
@@ -201,6 +201,20 @@ def test_shedding_among_many_entitled_and_late_ones(seed):
         if dice.random() < 0.03:
             life.call("release", 0, dice.choice(sorted(life.leases)))
     assert shed > 20
+
+
+def test_renewal_while_somebody_reclaims():
+    """Whoever is above its guarantee is refused, whoever is at it is not."""
+    life = Life(1, clock=9, check_every=1)
+    life.open()
+    models = (ModelConfig(0, guarantee=1), ModelConfig(1), ModelConfig(2, guarantee=1))
+    life.call("configure", 0, PartitionConfig(models, 2, queue_cap=10))
+    ((*_, own, _, _, _, _),) = life.call("acquire", 0, 1, 0, 0)
+    ((*_, excess, _, _, _, _),) = life.call("acquire", 0, 2, 0, 1)
+    assert life.call("renew", 0, excess)[0][0] == Kind.RENEWED
+    life.call("acquire", 0, 3, 0, 2)
+    assert life.call("renew", 0, own)[0][0] == Kind.RENEWED
+    assert life.call("renew", 0, excess) == [(Kind.REFUSED, 0, excess, Fault.RECLAIM)]
 
 
 @pytest.mark.campaign

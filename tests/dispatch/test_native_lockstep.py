@@ -70,7 +70,7 @@ def test_random_lives():
 
 @pytest.mark.parametrize("life", LIVES)
 def test_seeded_lives(life):
-    for seed in range(60):
+    for seed in range(25):
         life([Reference, CheckedCore, HighTags], seed, 200)
 
 
