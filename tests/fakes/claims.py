@@ -61,9 +61,8 @@ def broken_promises(snapshot: NodeSnapshot, slots: int = 16) -> list[str]:
         if (claim.state is ClaimState.PENDING) != bool(claim.reason and claim.message):
             found.append(f"{claim.name} is {claim.state} with reason {claim.reason}: {claim.message}")
         for assignment in claim.assignments:
-            if claim.state is ClaimState.SWITCHING and (
-                _to_come(claim, assignment, snapshot) or epochs.get(assignment.gpu) != assignment.mode_epoch
-            ):
+            known = assignment.place in sizes and epochs[assignment.gpu] == assignment.mode_epoch
+            if claim.state is ClaimState.SWITCHING and (_to_come(claim, assignment, snapshot) or not known):
                 continue  # what it has lost meanwhile is told when its mode change has ended
             there[assignment.place].append(assignment)
             found += _misplaced(claim, assignment, sizes, epochs, modes)
