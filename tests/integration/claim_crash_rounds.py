@@ -50,7 +50,7 @@ class Point:
     side: str = AFTER
 
     def count(self, number: int) -> int:
-        return {"claim": number % 6, "release": number % 3, "answer": number % 11}.get(self.kind, 0)
+        return {"claim": number % 5, "release": number % 3, "answer": number % 11}.get(self.kind, 0)
 
 
 POINTS = {
