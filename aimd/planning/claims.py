@@ -309,13 +309,13 @@ def _sizes(node: NodeState) -> dict[tuple[str, int, int], float]:
 
 def _arrived(claim: Claim, change: ModeChange, node: NodeState) -> Claim:
     """The claim after its mode change was committed; a GPU may have left the mode again before this was noticed."""
-    wishes = dict(change.wishes)
+    wishes, memory = dict(change.wishes), claim.spec.mode.memory
     places = []
     for assignment in claim.assignments:
         wish, gpu = wishes.get(assignment.gpu), node.observed.gpu(assignment.gpu)
         if wish is None:
             places.append(assignment)
-        elif gpu is not None and gpu.compute_mode is wish.compute:
+        elif gpu is not None and gpu.compute_mode is wish.compute and memory in (None, gpu.memory_mode):
             places.append(_dated(assignment, node))
     if len(places) == len(claim.assignments):
         return replace(claim, state=ClaimState.PLACED, assignments=tuple(places), change=None)

@@ -292,6 +292,19 @@ def test_the_gpu_has_left_the_mode_before_the_claim_was_told() -> None:
     assert made.node.modes() == ["CPX/NPS1"]
 
 
+def test_the_driver_is_loaded_with_another_memory_mode_while_a_gpu_is_switched_for_a_claim() -> None:
+    """The compute mode is the right one afterwards, the memory mode is not the one that the claim wants."""
+    made = desk("SPX/NPS1", policy=NPS_POLICY)
+    made.submit((0, "NPS4"), name="memory")
+    made.run()
+    claimed(made, wanted=spec(1, "CPX/NPS1"))
+    made.run_until_state(SwitchState.WAITING, shown(made).change)
+    made.node.reload()
+    made.run()
+    assert made.node.modes() == ["CPX/NPS4"]
+    assert (shown(made).state, shown(made).reason) == (PENDING, Reason.MODE_NOT_AVAILABLE)
+
+
 def test_killed_between_the_commit_of_the_switch_and_that_of_the_claim() -> None:
     made = desk("SPX/NPS1")
     claimed(made)
