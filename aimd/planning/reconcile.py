@@ -254,6 +254,7 @@ class Reconciler:
         self._node.keep(change)
         records = kept_wishes(change, self._node.records)
         self._node.records.update({record.address: record for record in records})
+        self._wishes.open(record.address for record in records)  # one without a step may have left its mode meanwhile
         events = (NodeEvent(kind, change.name, words, now.wall),)
         return (fx.Commit(LedgerWrite(changes=(change,), gpus=records, events=events, claims=claims)),)
 

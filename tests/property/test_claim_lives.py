@@ -64,7 +64,8 @@ class ClaimLife(Life):
         answer = self.desk.release(name)
         assert answer == before if before is not None else isinstance(answer, AimdError)
         assert name not in self.desk.ledger.claims
-        assert not any(holder.claim == name for holder in self.desk.ledger.holders.values())
+        left = [holder for holder in self.desk.ledger.holders.values() if holder.claim == name]
+        assert all(holder.released_at is not None for holder in left), "they go on, and are nobody's"
 
     @rule(name=NAMES, pid=PIDS, replica=st.one_of(st.none(), st.integers(-1, 9)))
     def join(self, name, pid, replica):
@@ -94,6 +95,8 @@ class ClaimLife(Life):
         self.desk.tell(fx.Reconfigured(self.desk.policy, {}, self.layout[1], self.layout[1], {}))
 
     def teardown(self):
+        for holder in list(self.desk.ledger.holders.values()):
+            self.desk.end(holder.pid, holder.start_time)
         super().teardown()
         made, snapshot = self.desk, self.desk.snapshot
         seen = Observed(tuple(status.gpu for status in snapshot.gpus), busy_rule=snapshot.busy_rule)

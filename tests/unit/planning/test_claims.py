@@ -748,6 +748,17 @@ def test_a_gpu_returns_to_its_wish_when_the_other_switch_of_a_claim_has_failed()
     assert made.node.modes() == ["SPX/NPS1", "SPX/NPS1"]
 
 
+def test_a_wish_whose_gpu_leaves_it_while_its_change_runs() -> None:
+    """It had the mode when the change was planned, and so has no step of it; found by random lives."""
+    made = desk("SPX/NPS1", "CPX/NPS1")
+    made.submit((1, "CPX"), (0, "DPX"))
+    made.run_until_state(SwitchState.WAITING)
+    made.node.reload()
+    made.run()
+    made.poll()
+    assert made.node.modes() == ["DPX/NPS1", "CPX/NPS1"]
+
+
 def test_a_wish_waits_while_a_claim_is_there() -> None:
     made = desk("CPX/NPS1")
     claimed(made)
