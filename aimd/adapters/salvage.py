@@ -58,11 +58,10 @@ def _rows_of_page(pages: dict[int, bytes], page: bytes) -> Iterator[SavedRow]:
     flawless = page[0] == TABLE_LEAF
     count, content = int.from_bytes(page[3:5], "big"), int.from_bytes(page[5:7], "big")
     end = content if 8 + 2 * count <= content < PAGE_SIZE else PAGE_SIZE
-    cells = []
-    for number, slot in enumerate(range(8, end - 1, 2) if flawless else ()):
-        row = _row_at(pages, page, int.from_bytes(page[slot : slot + 2], "big"))
-        flawless = flawless and (row is not None or number >= count)
-        cells.append(row)
+    pointers = [int.from_bytes(page[slot : slot + 2], "big") for slot in range(8, end - 1, 2)] if flawless else []
+    cells = [_row_at(pages, page, pointer) for pointer in pointers]
+    # A pointer that was flipped may be that of another cell.
+    flawless = flawless and None not in cells[:count] and len(set(pointers[:count])) == count
     if not flawless and b'"' in page:  # as every payload has: pages of indexes are passed over
         cells += [_row_at(pages, page, offset) for offset in range(8, PAGE_SIZE - 4)]
     return (row for row in cells if row is not None)

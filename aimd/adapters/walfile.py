@@ -19,13 +19,17 @@ _WORD = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One page version. `whole`: its checksum continues that of the frame before; `ours`: it is of this log's run."""
+    """One page version. `whole`: its checksum continues that of the frame before; `ours`: it is of this log's run.
+
+    `else_page` is the number with which the checksum would be right.
+    """
 
     page: int
     commits: bool
     data: bytes
     whole: bool
     ours: bool
+    else_page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,8 @@ def _frames(
         sums = tuple(rest[2:])
         whole = _sums(order, raw[at : at + 8] + data, before) == sums
         mine = tuple(rest[:2]) == tuple(salts)
-        if mine and not whole:
-            page = _true_page(order, raw[at + 4 : at + 8] + data, before, sums, pages) or page
-        frames.append(Frame(page, size != 0, data, whole, mine))
+        other = _else_page(order, raw[at + 4 : at + 8] + data, before, sums, pages) if mine and not whole else None
+        frames.append(Frame(page, size != 0, data, whole, mine, other))
         before = sums
         if mine or whole:
             ours = len(frames)
@@ -87,8 +90,8 @@ def _frames(
     return frames[:ours]
 
 
-def _true_page(order: str, rest: bytes, before: tuple[int, ...], sums: tuple[int, ...], pages: int) -> int | None:
-    """The page number with which the checksum is right, if that is all that was damaged."""
+def _else_page(order: str, rest: bytes, before: tuple[int, ...], sums: tuple[int, ...], pages: int) -> int | None:
+    """The page number with which the checksum is right: that was damaged, or, rarely, it is right by chance."""
     numbers = range(1, pages + 1)
     return next((n for n in numbers if _sums(order, n.to_bytes(4, "big") + rest, before) == sums), None)
 
@@ -109,8 +112,16 @@ def current_pages(database: Path, page_size: int) -> dict[int, bytes]:
     pages = {at // page_size + 1: raw[at : at + page_size] for at in range(0, len(raw), page_size)}
     pages = {number: page.ljust(page_size, b"\0") for number, page in pages.items()}
     for frame in log_of(database, page_size).frames:
-        pages[frame.page] = frame.data
+        known = pages.get(frame.page, b"")
+        wrong_number = frame.else_page is not None and not _alike(frame.data, known)
+        pages[frame.else_page if wrong_number and frame.else_page is not None else frame.page] = frame.data
     return pages
+
+
+def _alike(data: bytes, before: bytes) -> bool:
+    """Whether these are two versions of one page: most of what is not zero is the same."""
+    used = [(now, old) for now, old in zip(data, before, strict=False) if now]
+    return 2 * sum(now == old for now, old in used) > len(used)
 
 
 def _most_pages(database: Path, log_size: int, page_size: int) -> int:
