@@ -29,7 +29,7 @@ from aimd.planning.planner import plan
 from aimd.planning.policy import Policy
 from aimd.planning.restart import abandon_rest, goes_on, reopened
 from aimd.planning.transaction import Reached, Transaction
-from aimd.planning.wishes import OpenWishes, kept_wishes
+from aimd.planning.wishes import OpenWishes, kept_wishes, left_meanwhile
 
 Effects = tuple[fx.Effect, ...]
 REBOOTED = "the machine was rebooted since aimd ran last"
@@ -254,7 +254,7 @@ class Reconciler:
         self._node.keep(change)
         records = kept_wishes(change, self._node.records)
         self._node.records.update({record.address: record for record in records})
-        self._wishes.open(record.address for record in records)  # one without a step may have left its mode meanwhile
+        self._wishes.open(left_meanwhile(change, records, self._node.observed))
         events = (NodeEvent(kind, change.name, words, now.wall),)
         return (fx.Commit(LedgerWrite(changes=(change,), gpus=records, events=events, claims=claims)),)
 

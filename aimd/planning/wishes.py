@@ -40,6 +40,18 @@ def kept_wishes(change: ModeChange, records: Mapping[str, GpuRecord]) -> tuple[G
     return tuple(kept.values())
 
 
+def left_meanwhile(change: ModeChange, records: Iterable[GpuRecord], observed: Observed) -> frozenset[str]:
+    """GPUs that had their wish when the change was planned, so that it has no step for them, and have it no more."""
+    stepped = {gpu for switch in change.switches for gpu in switch.step.gpus}
+    return frozenset(
+        record.address
+        for record in records
+        if record.address not in stepped
+        and record.wish is not None
+        and ((gpu := observed.gpu(record.address)) is None or not satisfied(gpu, record.wish))
+    )
+
+
 class OpenWishes:
     """The GPUs that are still to be brought to their wish: after a start, a driver load, or a claim that left.
 

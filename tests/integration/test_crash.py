@@ -85,9 +85,8 @@ class Killers:
 @pytest.fixture(scope="module")
 def killers(request):
     """Begun for all points that were selected, so that the processors are never idle."""
-    mine = [
-        item.callspec.params for item in request.session.items if getattr(item, "originalname", "") == "test_killed"
-    ]
+    items = [item for item in request.session.items if getattr(item, "function", None) is test_killed]
+    mine = [item.callspec.params for item in items]
     killers = Killers([(params["point"], params["rounds"]) for params in mine])
     yield killers
     killers.close()
