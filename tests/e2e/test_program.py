@@ -388,8 +388,8 @@ def test_a_node_without_the_driver_is_served_all_the_same(home: Path) -> None:
         assert node["warnings"][0].startswith(f"{home}/sys/class/kfd/kfd/topology cannot be read (No such file or")
         assert "driver is not loaded" in node["warnings"][0]
         write(home / "sys", below("class/kfd/kfd/topology", mi308x_topology()))
-        wait_until(lambda: daemon.get("node")["ready"])
-        assert daemon.get("node")["partition_count"] == 8
+        wait_until(lambda: daemon.get("node")["partition_count"] == 8)  # files are written one after the other
+        assert daemon.get("node")["ready"]
     finally:
         process.terminate()
         _, told = process.communicate(timeout=SECONDS)
