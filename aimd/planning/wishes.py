@@ -8,7 +8,7 @@ from dataclasses import replace
 from aimd.domain.gpu import BusyRule, Observed
 from aimd.domain.ledger import GpuRecord
 from aimd.domain.modes import PartitionMode
-from aimd.domain.plan import Desired, Plan, Refusal, StepKind
+from aimd.domain.plan import Desired, Plan, Reason, Refusal, StepKind
 from aimd.domain.switch import ModeChange, SwitchState
 from aimd.planning.planner import plan
 from aimd.planning.view import satisfied
@@ -52,6 +52,13 @@ def left_meanwhile(change: ModeChange, records: Iterable[GpuRecord], observed: O
     )
 
 
+def _requested(refusal: Refusal, wishes: Mapping[str, PartitionMode], view: Observed) -> bool:
+    """Whether the GPU waits for the driver load that brings what it wishes: it is pursued then, nobody refuses it."""
+    if refusal.gpu is None or refusal.reason is not Reason.MEMORY_MODE_PENDING:
+        return False
+    return view.pending_memory.get(refusal.gpu) is wishes[refusal.gpu].memory
+
+
 class OpenWishes:
     """The GPUs that are still to be brought to their wish: after a start, a driver load, or a claim that left.
 
@@ -90,6 +97,6 @@ class OpenWishes:
             planned = plan(Desired(ready, allow_memory), view)
             if not planned.refusals:
                 break
-            refused += planned.refusals
+            refused += [each for each in planned.refusals if not _requested(each, ready, view)]
             self._open -= {refusal.gpu for refusal in planned.refusals if refusal.gpu is not None}
         return ready, planned, refused
