@@ -50,14 +50,10 @@ class Wish(NamedTuple):
         return all(wished in ("", mode) for wished, mode in zip((self.compute, self.memory), present, strict=True))
 
     @property
-    def known(self) -> bool:
-        """Whether nothing is to be done: the modes are there, and aimd does not mean to change them."""
-        compute, _, memory = text(self.gpu, "wish").partition("/")
-        unwished = ("", "?", UNKNOWN)
-        return self.met and all(
-            wished == "" or kept in (wished, *unwished)
-            for wished, kept in ((self.compute, compute), (self.memory, memory))
-        )
+    def kept(self) -> bool:
+        """Whether nothing is to be done: the modes are there, and they are what aimd brings the GPU back to."""
+        own = text(self.gpu, "wish").split("/")
+        return self.met and all(wished in ("", *own) for wished in (self.compute, self.memory))
 
 
 @click.command()
@@ -70,14 +66,18 @@ class Wish(NamedTuple):
 def apply(
     context: click.Context, file: TextIO, *, wait: float | None, drain: bool, name: str | None, no_follow: bool
 ) -> None:
-    """Bring the GPUs to the layout in FILE, as one transaction: all that differ, or none."""
+    """Bring the GPUs to the layout in FILE, as one change, and keep them there when they are idle.
+
+    If one GPU is refused, none is switched. A switch that fails later ends the change: those before it stay, those
+    after it are not tried.
+    """
     client = context.obj.client
-    todo = {text(wish.gpu, "pci_address"): wish.modes for wish in wishes(client, file) if not wish.known}
-    if not todo:
+    wished = wishes(client, file)
+    if all(wish.kept for wish in wished):
         click.echo("nothing to do: the GPUs are in this layout")
         return
     name = new_name("apply") if name is None else name
-    change = submit(client, name, todo, wait=wait, drain=drain, no_follow=no_follow)
+    change = submit(client, name, modes_of(wished), wait=wait, drain=drain, no_follow=no_follow)
     show_change(change, "table")
     context.exit(exits.of_change(change))
 
@@ -102,11 +102,12 @@ def assert_(context: click.Context, file: TextIO, *, fmt: str) -> None:
 def diff(context: click.Context, file: TextIO, *, drain: bool, fmt: str) -> None:
     """Show what `apply` would change, what is in its way and what would be refused; exit code 1 if anything differs."""
     client = context.obj.client
-    found = differences(wishes(client, file))
+    wished = wishes(client, file)
+    found = differences(wished)
     if found or fmt in ("json", "yaml"):
         click.echo(render("differences", {"differences": found}, fmt), nl=False)
     if found and fmt in ("table", "wide"):
-        body = {"modes": {each["pci_address"]: each["layout"] for each in found}, "drain": drain, "dry_run": True}
+        body = {"modes": modes_of(wished), "drain": drain, "dry_run": True}
         click.echo()
         show("dry-run", client.put(f"/v1/plans/{new_name('diff')}", body), fmt)
     context.exit(Exit.REFUSED if found else Exit.OK)
@@ -158,6 +159,11 @@ def wishes(client: ApiClient, file: TextIO) -> list[Wish]:
         if mode is not None:
             found.append(Wish(gpu, str(mode.compute or ""), str(mode.memory or "")))
     return found
+
+
+def modes_of(wished: list[Wish]) -> dict[str, str]:
+    """The whole layout by PCI address, also of GPUs that are in it: a memory mode that others need changes them."""
+    return {text(wish.gpu, "pci_address"): wish.modes for wish in wished}
 
 
 def differences(wished: list[Wish]) -> list[dict[str, Any]]:

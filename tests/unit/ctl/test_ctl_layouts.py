@@ -114,7 +114,11 @@ def test_diff_shows_what_apply_would_meet(aimctl, layout, world: World) -> None:
     assert result.exit_code == 1
     assert result.stdout.startswith(DIFFERENCES + "\nSTEP ")
     assert "These processes would be waited for:" in result.stdout
-    assert world.requests[-1].body == {"modes": {samples.GPU1: "CPX/NPS1"}, "drain": False, "dry_run": True}
+    assert world.requests[-1].body == {
+        "modes": {samples.GPU0: "DPX", samples.GPU1: "CPX/NPS1"},
+        "drain": False,
+        "dry_run": True,
+    }
 
 
 def test_diff_lists_refusals(aimctl, layout, world: World) -> None:
@@ -124,13 +128,13 @@ def test_diff_lists_refusals(aimctl, layout, world: World) -> None:
     assert "refused: gpu1 does not offer TPX (mode_not_available)" in result.stdout
 
 
-def test_apply_is_one_change_of_those_that_differ(aimctl, layout, world: World) -> None:
+def test_apply_is_one_change_of_the_whole_layout(aimctl, layout, world: World) -> None:
     result = aimctl("apply", "-f", layout('default = "CPX"', 'gpu0 = "SPX/NPS1"'), "--name", "mine", "--wait", "5")
     assert (result.exit_code, result.stdout) == (0, "mine: committed\ngpu1 SPX/NPS1 -> DPX/NPS1\n")
     puts = [request for request in world.requests if request.method == "PUT"]
     assert [request.target for request in puts] == ["/v1/plans/mine"]
     assert puts[0].body == {
-        "modes": {samples.GPU0: "SPX/NPS1", samples.GPU1: "CPX"},
+        "modes": {samples.GPU0: "SPX/NPS1", samples.GPU1: "CPX", samples.GPU2: "CPX"},
         "wait_seconds": 5,
         "drain": False,
         "dry_run": False,
@@ -138,9 +142,15 @@ def test_apply_is_one_change_of_those_that_differ(aimctl, layout, world: World) 
 
 
 def test_apply_with_nothing_to_do_asks_for_nothing(aimctl, layout, world: World) -> None:
-    result = aimctl("apply", "-f", layout('gpu0 = "DPX/NPS1"', 'gpu2 = "CPX"'))
+    result = aimctl("apply", "-f", layout('gpu0 = "DPX/NPS1"'))
     assert (result.exit_code, result.stdout) == (0, NOTHING)
     assert [request.method for request in world.requests] == ["GET"]
+
+
+def test_apply_makes_what_is_there_the_wish(aimctl, layout, world: World) -> None:
+    """gpu2 is in CPX, but nobody has wished that: a claim that needs another mode would leave it there for good."""
+    aimctl("apply", "-f", layout('gpu2 = "CPX"'))
+    assert world.requests[1].body["modes"] == {samples.GPU2: "CPX"}
 
 
 def test_apply_replaces_a_wish_that_would_undo_the_layout(aimctl, layout, world: World) -> None:
