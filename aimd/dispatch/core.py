@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from typing import Any
 
 from aimd._native.core import RawCore
 from aimd._native.sketch import LatencySketch
@@ -60,7 +61,9 @@ class NativeCore(RawCore):
     def configure(self, now: int, partition: int, config: PartitionConfig) -> list[Event]:
         check_partition(partition, config)
         numbers = config.capacity, config.queue_cap, config.lease_max_ns, config.orphan_grace_ns
-        return self._configure(now, partition, numbers, [_model(model, config.capacity) for model in config.models])
+        return self._configure(
+            now, partition, numbers, [model_numbers(model, config.capacity) for model in config.models]
+        )
 
     def restore(self, now: int, leases: Sequence[LeaseRecord]) -> list[Event]:
         for lease in leases:
@@ -71,21 +74,32 @@ class NativeCore(RawCore):
         return tuple(LeaseRecord(*lease) for lease in self._leases())
 
     def snapshot(self) -> CoreSnapshot:
-        now, partitions, unrouted, connections = self._snapshot()
-        places = tuple(
-            PartitionSnapshot(
-                id_, removed, draining, capacity, running, waiting, tuple(ModelSnapshot(*m) for m in models)
-            )
-            for id_, removed, draining, capacity, running, waiting, models in partitions
-        )
-        return CoreSnapshot(now, places, unrouted, connections)
+        return snapshot_of(self._snapshot())
 
     def latencies(self) -> tuple[ModelLatencies, ...]:
         """Of all models, removed ones included, in ascending order of partition and model id; of one instant."""
-        return tuple(_latencies(*model) for model in self._latencies())
+        return latencies_of(self._latencies())
 
 
-def _model(model: ModelConfig, capacity: int) -> tuple[object, ...]:
+def snapshot_of(raw: tuple[int, Sequence[tuple[Any, ...]], tuple[int, ...], int]) -> CoreSnapshot:
+    """The value of what the compiled core reads of its counters."""
+    now, partitions, unrouted, connections = raw
+    places = tuple(
+        PartitionSnapshot(id_, removed, draining, capacity, running, waiting, tuple(ModelSnapshot(*m) for m in models))
+        for id_, removed, draining, capacity, running, waiting, models in partitions
+    )
+    return CoreSnapshot(now, places, unrouted, connections)
+
+
+def latencies_of(
+    raw: Sequence[tuple[int, int, Sequence[tuple[int, int, dict[int, int]]]]],
+) -> tuple[ModelLatencies, ...]:
+    """The value of what the compiled core reads of its sketches."""
+    return tuple(_latencies(*model) for model in raw)
+
+
+def model_numbers(model: ModelConfig, capacity: int) -> tuple[object, ...]:
+    """A model as the compiled core is told of it."""
     limit = capacity if model.limit is None else model.limit
     return (
         model.model,

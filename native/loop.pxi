@@ -1,0 +1,277 @@
+# Setting up, and the loop: wait, look at what is ready, let time pass, send, forget what was closed.
+
+cdef enum:
+    ACCEPTS = 64                    # at once
+    SWEEP = 1000000000              # ns between two looks at peers that do not read
+    LATER = 100000000               # ns until connections are accepted again when descriptors were short
+
+
+cdef uint64_t place_numbers(Numbers* numbers, char* memory, uint64_t at, uint64_t size) noexcept nogil:
+    numbers.low = <uint64_t*>(memory + at)
+    at += (size + 63) // 64 * 8
+    numbers.middle = <uint64_t*>(memory + at)
+    return at + (size + 4095) // 4096 * 8
+
+
+cdef uint64_t place_table(Table* table, char* memory, uint64_t at, uint64_t entries) noexcept nogil:
+    cdef uint64_t cells = 16
+    while cells < 2 * entries:
+        cells *= 2
+    table.mask = cells - 1
+    table.cells = <Cell*>(memory + at)
+    return at + cells * sizeof(Cell)
+
+
+cdef uint64_t lay_out_server(Server* server, char* memory) noexcept nogil:
+    """Point everything into `memory`, which is only counted when NULL; returns the size."""
+    cdef const Bounds* bounds = &server.core.bounds
+    cdef uint64_t peers = bounds.connections
+    cdef uint64_t callers = server.most_callers
+    cdef uint64_t at = 0
+    server.peers = <Peer*>(memory + at)
+    at += peers * sizeof(Peer)
+    server.handles = <Handle*>(memory + at)
+    at += peers * HANDLES * sizeof(Handle)
+    server.callers = <Caller*>(memory + at)
+    at += callers * sizeof(Caller)
+    server.bonds = <Bond*>(memory + at)
+    at += bounds.leases * sizeof(Bond)
+    server.questions = <Question*>(memory + at)
+    at += QUESTIONS * sizeof(Question)
+    server.chunks = <Chunk*>(memory + at)
+    at += <uint64_t>CHUNKS * sizeof(Chunk)
+    server.users = <User*>(memory + at)
+    at += peers * sizeof(User)
+    at = (at + 15) // 8 * 8
+    server.peer_of = <uint32_t*>(memory + at)
+    at = (at + peers * 4 + 15) // 8 * 8
+    at = place_numbers(&server.free_peers, memory, at, peers)
+    at = place_numbers(&server.free_callers, memory, at, callers)
+    at = place_numbers(&server.free_users, memory, at, peers)
+    at = place_table(&server.caller_table, memory, at, callers)
+    at = place_table(&server.user_table, memory, at, peers)
+    return at
+
+
+cdef bint watch_fd(Server* server, int fd, int tag) noexcept nogil:
+    cdef epoll_event wanted
+    wanted.events = EPOLLIN
+    wanted.data.u64 = <uint64_t>tag << 32
+    return epoll_ctl(server.epoll, EPOLL_CTL_ADD, fd, &wanted) == 0
+
+
+cdef Server* server_new(Bounds bounds, uint64_t generation, int listener, int leases, uint64_t instance) noexcept nogil:
+    """A server that serves nothing yet, or NULL with errno."""
+    cdef Server* server = <Server*>calloc(1, sizeof(Server))
+    cdef uint32_t number
+    if server == NULL:
+        return NULL
+    server.epoll = server.mail_fd = server.done_fd = server.question_fd = server.spare_fd = -1
+    server.listener = listener
+    server.instance = instance
+    server.jitter = instance | 1
+    server.most_callers = bounds.connections + bounds.leases
+    server.core = core_new(bounds, generation)
+    if server.core == NULL:
+        server_free(server)
+        return NULL
+    server.memory_bytes = lay_out_server(server, NULL)
+    server.memory = <char*>mmap(NULL, server.memory_bytes, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    server.mirror_bytes = MIRROR_HEAD + bounds.leases * sizeof(Mirrored)
+    server.mirror = <Mirrored*>mmap(NULL, server.mirror_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, leases, 0)
+    server.epoll = epoll_create1(EPOLL_CLOEXEC)
+    server.mail_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+    server.done_fd = eventfd(0, EFD_CLOEXEC)
+    server.question_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+    server.spare_fd = eventfd(0, EFD_CLOEXEC)
+    if server.memory == MAP_FAILED:
+        server.memory = NULL
+    if <void*>server.mirror == MAP_FAILED:
+        server.mirror = NULL
+    if (server.memory == NULL or server.mirror == NULL or server.epoll < 0 or server.mail_fd < 0 or server.done_fd < 0
+            or server.question_fd < 0 or server.spare_fd < 0 or not watch_fd(server, server.mail_fd, MAILBOX)):
+        server_free(server)
+        return NULL
+    server.mirror = <Mirrored*>(<char*>server.mirror + MIRROR_HEAD)
+    lay_out_server(server, server.memory)
+    server.caller_table.seed = server.user_table.seed = instance
+    for number in range(bounds.connections):
+        numbers_give(&server.free_peers, number)
+        numbers_give(&server.free_users, number)
+    for number in range(server.most_callers):
+        numbers_give(&server.free_callers, number)
+    server.free_chunk = NONE
+    server.dirty = server.closed = server.asker = NONE
+    return server
+
+
+cdef void close_if(int fd) noexcept nogil:
+    if fd >= 0:
+        close_file(fd)
+
+
+cdef void server_free(Server* server) noexcept nogil:
+    """Close everything but the listener. Leases stay in their file: clients keep them over a restart."""
+    cdef uint32_t number
+    if server == NULL:
+        return
+    if server.memory != NULL:
+        for number in range(server.core.bounds.connections):
+            if not numbers_free(&server.free_peers, number) and server.peers[number].state != CLOSED:
+                close_file(server.peers[number].fd)
+        for number in range(server.most_callers):
+            if not numbers_free(&server.free_callers, number):
+                close_if(server.callers[number].pidfd)
+        munmap(server.memory, server.memory_bytes)
+    if server.mirror != NULL:
+        munmap(<char*>server.mirror - MIRROR_HEAD, server.mirror_bytes)
+    close_if(server.epoll)
+    close_if(server.mail_fd)
+    close_if(server.done_fd)
+    close_if(server.question_fd)
+    close_if(server.spare_fd)
+    core_free(server.core)
+    free(server)
+
+
+cdef void listen_again(Server* server) noexcept nogil:
+    server.listening = watch_fd(server, server.listener, LISTENER)
+
+
+cdef void listen_later(Server* server, int64_t now) noexcept nogil:
+    """Descriptors are short: a listener that is ready for ever would keep the thread busy with nothing."""
+    epoll_ctl(server.epoll, EPOLL_CTL_DEL, server.listener, NULL)
+    server.listening = False
+    server.accept_at = now + LATER
+
+
+cdef void accept_some(Server* server, int64_t now) noexcept nogil:
+    cdef int fd, count
+    for count in range(ACCEPTS):
+        fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        if fd >= 0:
+            peer_accept(server, fd, now)
+            continue
+        if errno == EMFILE or errno == ENFILE:
+            # The spare descriptor serves to tell the one at the door why it is not let in.
+            close_if(server.spare_fd)
+            fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd >= 0:
+                turn_away(server, fd, TOO_MANY_CONNECTIONS, b"the daemon has no descriptor left: try again later")
+            server.spare_fd = eventfd(0, EFD_CLOEXEC)
+            listen_later(server, now)
+        elif errno == ENOBUFS or errno == ENOMEM:
+            listen_later(server, now)
+        return
+
+
+cdef void flush_all(Server* server, int64_t now) noexcept nogil:
+    """Send what there is to send, close what is to be closed, until nothing follows from it."""
+    cdef uint32_t number
+    cdef Peer* peer
+    while server.dirty != NONE:
+        number = server.dirty
+        peer = &server.peers[number]
+        server.dirty = peer.dirty_next
+        peer.dirty = 0
+        if peer.state == CLOSED:
+            peer.dirty_next = server.closed
+            server.closed = number
+            continue
+        if not peer.failed:
+            peer_flush(server, number, now)
+        if peer.failed or peer.state == ENDING:
+            peer_close(server, number, now)
+    while server.closed != NONE:
+        number = server.closed
+        server.closed = server.peers[number].dirty_next
+        server.peers[number].state = FREE
+        numbers_give(&server.free_peers, number)
+
+
+cdef void sweep(Server* server, int64_t now) noexcept nogil:
+    """Give up peers that have not read for too long."""
+    cdef uint32_t number
+    server.swept_at = now
+    for number in range(server.core.bounds.connections):
+        if numbers_free(&server.free_peers, number):
+            continue
+        if server.peers[number].stuck_since and now - server.peers[number].stuck_since >= server.patience:
+            server.given_up += 1
+            fault(server, number, TOO_SLOW, b"the client does not read: its connection is given up")
+
+
+cdef int wait_ms(Server* server, int64_t now) noexcept nogil:
+    """How long epoll may sleep: rounded up, so that what is due is due when it wakes."""
+    cdef int64_t due = core_next(server.core)
+    if server.freezing != NULL:
+        return 0
+    if not server.listening:
+        due = min(due, server.accept_at)
+    if server.stuck:
+        due = min(due, server.swept_at + SWEEP)
+    if due <= now:
+        return 0
+    return <int>min((due - now - 1) // 1000000 + 1, 60000)
+
+
+cdef void look(Server* server, const epoll_event* event, int64_t now) noexcept nogil:
+    cdef uint64_t ignored
+    cdef int tag = <int>(event.data.u64 >> 32)
+    cdef uint32_t number = <uint32_t>event.data.u64
+    if tag == PEER:
+        if server.peers[number].state != READY and server.peers[number].state != NEW:
+            return
+        if event.events & EPOLLOUT:
+            mark_dirty(server, number)
+        if event.events & EPOLLIN or (event.events & (EPOLLHUP | EPOLLERR) and not server.peers[number].paused):
+            receive(server, number)
+        elif event.events & (EPOLLHUP | EPOLLERR):
+            server.peers[number].failed = 1
+            mark_dirty(server, number)
+    elif tag == CALLER:
+        if server.callers[number].used and server.callers[number].pidfd >= 0 and readable(server.callers[number].pidfd):
+            caller_gone(server, number, now)
+    elif tag == LISTENER:
+        accept_some(server, now)
+    else:
+        read_file(server.mail_fd, &ignored, 8)
+        mail_open(server)
+
+
+cdef int serve(Server* server) noexcept nogil:
+    """Until STOP; 0, or errno of epoll."""
+    cdef epoll_event events[SPREAD]
+    cdef int count, number
+    cdef int64_t now
+    cdef int failure = 0
+    no_signals()
+    server.running = True
+    listen_again(server)
+    store(&server.serving, 1)
+    while server.running:
+        count = epoll_wait(server.epoll, events, SPREAD, wait_ms(server, clock_now()))
+        if count < 0 and errno != EINTR:
+            failure = errno
+            break
+        now = clock_now()
+        for number in range(count):
+            look(server, &events[number], now)
+        now = clock_now()
+        if core_next(server.core) <= now:
+            server.asker = NONE
+            core_advance(server.core, now)
+            tell(server)
+        if not server.listening and now >= server.accept_at:
+            listen_again(server)
+        if server.stuck and now - server.swept_at >= SWEEP:
+            sweep(server, now)
+        flush_all(server, now)
+        if server.freezing != NULL:
+            freeze_some(server)
+    store(&server.serving, 0)
+    mail_open(server)
+    while server.freezing != NULL:
+        freeze_some(server)
+    return failure
