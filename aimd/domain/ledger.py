@@ -29,8 +29,9 @@ class HolderRecord:
     """A process that runs on a replica of a claim, by pid and start time (field 22 of /proc/<pid>/stat).
 
     `ended_at` (seconds since the epoch) is set when it was found dead, not seen ending: it is an orphan until released.
-    Place and `memory_units` are those of the assignment when the process joined: it stays there, wherever the claim goes.
-    `released_at` is set when the claim was released while the process went on: its memory stays reserved until it ends.
+    Place, `memory_units` and `guarantee` are those of the assignment when the process joined: it stays there, wherever the
+    claim goes. `released_at` is set when the claim was released while the process went on: its memory and slots stay
+    reserved until it ends.
     """
 
     claim: str
@@ -44,6 +45,7 @@ class HolderRecord:
     mode_epoch: int | None = None
     memory_units: int = 0
     released_at: float | None = None
+    guarantee: int = 0
 
     @property
     def place(self) -> tuple[str | None, int | None, int | None]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from aimd.domain.claim import Claim
 from aimd.domain.event import Event as NodeEvent
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
+from aimd.domain.ranges import ranges
 from aimd.errors import AimdError, NotFoundError
 from aimd.planning import effects as fx
 from aimd.planning.claims import ClaimDesk, Wanted
 from aimd.planning.node_state import NodeState
+from aimd.planning.underway import NOTHING_UNDER_WAY, UnderWay
 
 Effects = tuple[fx.Effect, ...]
 
@@ -34,21 +37,24 @@ class ClaimEvents:
             return (*effects, *(e for holder in living for e in self._found_dead(holder, now)))
         return (*effects, *(fx.WatchProcess(holder.pid, holder.start_time) for holder in living))
 
-    def requested(self, event: fx.ClaimRequested, busy: frozenset[str], now: fx.Instant) -> Effects | Wanted:
-        """The answer to a request, or the claim that needs a mode change before it can be placed."""
+    def requested(self, event: fx.ClaimRequested, under_way: UnderWay, now: fx.Instant) -> Effects | Wanted:
+        """The answer to a request, or the claim that needs a mode change before it can be placed.
+
+        While another mode change runs, a claim that needs its end is accepted, and pursued when it comes.
+        """
         desk = self._desk
         try:
-            wanted = desk.request(event.name, event.spec, event.uid, now, self._node, busy)
+            wanted = desk.request(event.name, event.spec, event.uid, now, self._node, under_way)
         except AimdError as error:
             return (fx.Reply(event.request, error),)
         if event.name in desk.claims:
             return (fx.Reply(event.request, wanted.claim),)
         if wanted.switches:
             return wanted
-        return (*self._keep(wanted.claim, "claim_placed", now), fx.Reply(event.request, wanted.claim))
+        return (*self._keep(wanted.claim, f"claim_{wanted.claim.state}", now), fx.Reply(event.request, wanted.claim))
 
     def released(self, event: fx.ClaimReleased, now: fx.Instant) -> Effects:
-        """Forget the claim. Processes that go on keep their memory reserved until they end; nobody is signalled."""
+        """Forget the claim. Processes that go on keep memory and slots reserved until they end; nobody is signalled."""
         claim = self._desk.claims.pop(event.name, None)
         if claim is None:
             missing = NotFoundError(
@@ -67,7 +73,7 @@ class ClaimEvents:
         write = LedgerWrite(released=(claim.name,), holders=left, holders_gone=gone, events=(note,))
         return (fx.Commit(write), fx.Reply(event.request, claim))
 
-    def joined(self, event: fx.HolderJoined, busy: frozenset[str]) -> Effects:
+    def joined(self, event: fx.HolderJoined, busy: Collection[str]) -> Effects:
         """Make the process a holder before it runs anything, and watch it."""
         try:
             holder = self._desk.join(event, busy)
@@ -95,26 +101,31 @@ class ClaimEvents:
         notes = tuple(NodeEvent("orphan_released", h.claim, f"{_who(h)} is released", now.wall) for h in gone)
         return (fx.Commit(LedgerWrite(holders_gone=gone, events=notes)),)
 
-    def settle(self, now: fx.Instant, busy: frozenset[str], hidden: frozenset[str] = frozenset()) -> Effects:
+    def settle(self, now: fx.Instant, under_way: UnderWay, hidden: frozenset[str] = frozenset()) -> Effects:
         """Claims whose mode change has ended, those that lost their partition, and those that fit again.
 
-        `hidden` GPUs are between two modes, `busy` ones take nobody.
+        `hidden` GPUs are between two modes; those of the change under way take nobody.
         """
         effects: Effects = ()
         for claim in self._desk.switched(self._node, now):
             effects += self._keep(claim, f"claim_{claim.state}", now)
         for claim in self._desk.displaced(self._node, hidden):
             effects += self._keep(claim, "claim_displaced", now)
-        while (wanted := self._desk.pursue(self._node, busy, now, switching=False)) is not None:
+        while (wanted := self._desk.pursue(self._node, under_way, now, switching=False)) is not None:
             effects += self._keep(wanted.claim, f"claim_{wanted.claim.state}", now)
         return effects
 
     def pursue(self, now: fx.Instant) -> Wanted | None:
         """A pending claim that the mode change of idle GPUs makes room for."""
-        return self._desk.pursue(self._node, frozenset(), now, switching=True)
+        return self._desk.pursue(self._node, NOTHING_UNDER_WAY, now, switching=True)
 
     def _keep(self, claim: Claim, kind: str, now: fx.Instant) -> Effects:
+        """Remember the claim, with an event; one that waits on for the same reason has new words, and that is none."""
+        before = self._desk.claims.get(claim.name)
         self._desk.claims[claim.name] = claim
+        waits_on = before is not None and (before.state, before.reason) == (claim.state, claim.reason)
+        if waits_on and kind == "claim_pending":
+            return (fx.Commit(LedgerWrite(claims=(claim,))),)
         words = claim.message or _places(claim)
         note = NodeEvent(kind, claim.name, words, now.wall)
         return (fx.Commit(LedgerWrite(claims=(claim,), events=(note,))),)
@@ -139,4 +150,9 @@ def _who(holder: HolderRecord) -> str:
 
 
 def _places(claim: Claim) -> str:
-    return ", ".join(f"{a.name} on {a.gpu}/{a.index}" for a in claim.assignments) or "no partition"
+    """`llama/0-23 on 0000:05:00.0/0, llama/24,25 on 0000:05:00.0/1`."""
+    there: dict[tuple[str, int], list[int]] = {}
+    for assignment in claim.assignments:
+        there.setdefault(assignment.place, []).append(assignment.replica)
+    places = (f"{claim.name}/{ranges(replicas)} on {gpu}/{index}" for (gpu, index), replicas in there.items())
+    return ", ".join(places) or "no partition"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from aimd.domain.claim import Assignment, Claim, ClaimSpec, ClaimState
-from aimd.domain.gpu import Holder, Observed
+from aimd.domain.gpu import Holder
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.memory import nominal_units
 from aimd.domain.modes import PartitionMode
@@ -16,7 +17,9 @@ from aimd.planning import effects as fx
 from aimd.planning.node_state import NodeState
 from aimd.planning.placement import place
 from aimd.planning.policy import Policy
+from aimd.planning.reservations import left_behind, unattributed
 from aimd.planning.rooms import Occupancy
+from aimd.planning.underway import UnderWay
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +75,6 @@ class ClaimDesk:
             and (holder.gpu == gpu if holder.gpu is not None else (holder.claim, holder.replica) in places)
         )
 
-    def left_behind(self, node: NodeState) -> tuple[Assignment, ...]:
-        """Reservations of processes that go on where their claim is not (any more), one for each replica and place."""
-        placed = {(a.claim, a.replica, a.gpu, a.index, a.mode_epoch) for a in self.assignments}
-        found = {}
-        for holder in self.holders.values():
-            gpu, index, epoch = holder.place
-            if holder.ended_at is not None or gpu is None or index is None or epoch is None:
-                continue
-            key = (holder.claim, holder.replica, gpu, index, epoch)
-            if (holder.released_at is None and key in placed) or node.record(gpu).mode_epoch != epoch:
-                continue
-            found[(key, holder.released_at)] = Assignment(
-                holder.claim, holder.replica, gpu, index, holder.memory_units, 0, epoch
-            )
-        return tuple(found.values())
-
     def considered(self, planned: Plan, *, drain: bool) -> Plan:
         """The plan with what claims have to say: without `drain` GPUs with assignments are refused.
 
@@ -123,9 +110,9 @@ class ClaimDesk:
     # -- requests --------------------------------------------------------------------------------------------
 
     def request(
-        self, name: str, spec: ClaimSpec, uid: int, now: fx.Instant, node: NodeState, busy: frozenset[str]
+        self, name: str, spec: ClaimSpec, uid: int, now: fx.Instant, node: NodeState, under_way: UnderWay
     ) -> Wanted:
-        """A new claim with its places; `busy` GPUs are in the middle of a switch.
+        """A new claim with its places, or pending if it has to wait for the mode change that is under way.
 
         Raises:
             ConflictError: the name is taken by another request.
@@ -142,9 +129,10 @@ class ClaimDesk:
                 hint=f"aimctl release {name} first, or choose another name",
             )
         claim, resting = Claim(name, uid, spec, now.wall), self._at_rest(now)
-        wanted = self._place(claim, node, busy, resting)
+        wanted = self._place(claim, node, under_way, resting)
         if isinstance(wanted, Refusal) and resting:
-            wanted = self._place(claim, node, busy)
+            wanted = self._place(claim, node, under_way)
+        wanted = self._judged(claim, node, under_way, wanted)
         if isinstance(wanted, Refusal):
             raise RefusedError(wanted.message, code=wanted.reason.value, hint=wanted.hint)
         return wanted
@@ -153,28 +141,14 @@ class ClaimDesk:
         """GPUs that are not switched now if there is another way: a switch of theirs has failed a moment ago."""
         return frozenset(gpu for gpu, until in self._resting.items() if until > now.monotonic)
 
-    def _unattributed(self, observed: Observed) -> dict[tuple[str, int], int]:
-        """Bytes on each partition that processes of no claim use: nobody has reserved them, and they are not free."""
-        own = {holder.pid for holder in self.holders.values()}
-        used: dict[tuple[str, int], int] = {}
-        for client in observed.holders:
-            strange = client.pid not in own and client.owner not in self.holders
-            for gpu, index, size in client.vram if strange else ():
-                used[gpu, index] = used.get((gpu, index), 0) + size
-        return used
-
     def _place(
-        self, claim: Claim, node: NodeState, busy: frozenset[str], resting: frozenset[str] = frozenset()
+        self, claim: Claim, node: NodeState, under_way: UnderWay, resting: frozenset[str] = frozenset()
     ) -> Wanted | Refusal:
-        occupancy = Occupancy(
-            assignments=(*self.assignments, *self.left_behind(node)),
-            draining=frozenset(record.address for record in node.records.values() if record.draining),
-            switching=busy,
+        occupancy = replace(
+            self._occupancy(node, self.assignments),
+            switching=frozenset(under_way.gpus),
+            change=under_way.change,
             unswitchable=resting,
-            unattributed=self._unattributed(node.observed),
-            wishes={record.address: record.wish for record in node.records.values() if record.wish is not None},
-            slots_per_partition=self.policy.slots_per_partition,
-            repartition=self.policy.repartition,
         )
         found = place(claim.name, claim.spec, node.observed, occupancy, claim.missing)
         if isinstance(found, Refusal):
@@ -182,7 +156,44 @@ class ClaimDesk:
         placed = claim.placed(tuple(_dated(assignment, node) for assignment in found.assignments))
         return Wanted(placed if not found.switches else replace(placed, state=ClaimState.SWITCHING), found.switches)
 
-    def join(self, event: fx.HolderJoined, busy: frozenset[str]) -> HolderRecord:
+    def _occupancy(self, node: NodeState, assignments: tuple[Assignment, ...]) -> Occupancy:
+        return Occupancy(
+            assignments=assignments,
+            left_behind=left_behind(self.holders.values(), self.assignments, node),
+            draining=frozenset(record.address for record in node.records.values() if record.draining),
+            unattributed=unattributed(self.holders, node.observed),
+            wishes={record.address: record.wish for record in node.records.values() if record.wish is not None},
+            slots_per_partition=self.policy.slots_per_partition,
+            repartition=self.policy.repartition,
+        )
+
+    def _judged(self, claim: Claim, node: NodeState, under_way: UnderWay, wanted: Wanted | Refusal) -> Wanted | Refusal:
+        """What was found for the claim, while a mode change runs: it waits for its end if that makes the claim possible.
+
+        One change runs at a time, so a claim that needs another one waits, too.
+        """
+        if under_way.change is None or (isinstance(wanted, Wanted) and not wanted.switches):
+            return wanted
+        if isinstance(wanted, Wanted):
+            return Wanted(waiting(claim, under_way.change))
+        staying = tuple(
+            assignment
+            for each in self.claims.values()
+            for assignment in each.assignments
+            if each.state is ClaimState.SWITCHING or assignment.gpu not in under_way.gpus
+        )
+        later = place(
+            claim.name,
+            claim.spec,
+            under_way.afterwards(node.observed),
+            self._occupancy(node, staying),
+            claim.missing,
+        )
+        if isinstance(later, Refusal):
+            return wanted
+        return Wanted(waiting(claim, under_way.change, wanted))
+
+    def join(self, event: fx.HolderJoined, busy: Collection[str]) -> HolderRecord:
         """The process as holder of a replica; the same process again gets the same answer.
 
         Raises:
@@ -226,6 +237,7 @@ class ClaimDesk:
             index=place.index,
             mode_epoch=place.mode_epoch,
             memory_units=place.memory_units,
+            guarantee=place.guarantee,
         )
 
     # -- what happens to claims ------------------------------------------------------------------------------
@@ -272,7 +284,7 @@ class ClaimDesk:
                 )
         return touched
 
-    def pursue(self, node: NodeState, busy: frozenset[str], now: fx.Instant, *, switching: bool) -> Wanted | None:
+    def pursue(self, node: NodeState, under_way: UnderWay, now: fx.Instant, *, switching: bool) -> Wanted | None:
         """The first pending claim, the largest first, that gains a place now or learns why not; None if none does.
 
         Without `switching` only partitions that are there count. What only a GPU at rest could make room for waits.
@@ -280,15 +292,24 @@ class ClaimDesk:
         resting = self._at_rest(now)
         pending = [claim for claim in self.claims.values() if claim.state is ClaimState.PENDING]
         for claim in sorted(pending, key=lambda claim: -claim.spec.memory_units):
-            wanted = self._place(claim, node, busy, resting)
-            if isinstance(wanted, Wanted):
-                if not wanted.switches or switching:
-                    return wanted
-            elif not resting or isinstance(self._place(claim, node, busy), Refusal):
-                told = replace(claim, reason=wanted.reason, message=f"{wanted.message}; {wanted.hint}")
-                if told != claim:
-                    return Wanted(told)
+            wanted = self._place(claim, node, under_way, resting)
+            if isinstance(wanted, Refusal) and resting and isinstance(self._place(claim, node, under_way), Wanted):
+                continue
+            wanted = self._judged(claim, node, under_way, wanted)
+            if isinstance(wanted, Refusal):
+                wanted = Wanted(replace(claim, reason=wanted.reason, message=f"{wanted.message}; {wanted.hint}"))
+            if wanted.claim != claim and (not wanted.switches or switching):
+                return wanted
         return None
+
+
+def waiting(claim: Claim, change: str, refusal: Refusal | None = None) -> Claim:
+    """The claim as it waits for the end of the mode change; `refusal` says what that has to do with its places."""
+    words = f"mode change {change} is under way, and one runs at a time on a node"
+    if refusal is not None and refusal.reason is Reason.SWITCH_IN_PROGRESS:
+        words = refusal.message
+    message = f"{words}; the claim is placed when it has ended"
+    return replace(claim, state=ClaimState.PENDING, reason=Reason.SWITCH_IN_PROGRESS, message=message)
 
 
 def _dated(assignment: Assignment, node: NodeState) -> Assignment:

@@ -21,7 +21,7 @@ from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.errors import ConflictError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.claim_events import ClaimEvents
-from aimd.planning.claims import ClaimDesk
+from aimd.planning.claims import ClaimDesk, Wanted
 from aimd.planning.layouts import Layout, layout_problems, layout_records, slot_problems
 from aimd.planning.node_state import NodeState
 from aimd.planning.notes import drain_note, driver_note, reboot_note, under_way
@@ -29,6 +29,7 @@ from aimd.planning.planner import plan
 from aimd.planning.policy import Policy
 from aimd.planning.restart import abandon_rest, goes_on, reopened
 from aimd.planning.transaction import Reached, Transaction
+from aimd.planning.underway import NOTHING_UNDER_WAY, UnderWay
 from aimd.planning.wishes import OpenWishes, kept_wishes, left_meanwhile
 
 Effects = tuple[fx.Effect, ...]
@@ -69,7 +70,7 @@ class Reconciler:
             fx.ClaimRequested: self._claim_requested,
             fx.ClaimReleased: self._claim_released,
             fx.DrainingSet: self._draining_set,
-            fx.HolderJoined: lambda event, _: self._answered(self._claim_events.joined(event, self._busy)),
+            fx.HolderJoined: lambda event, _: self._answered(self._claim_events.joined(event, self._under_way.gpus)),
             fx.HolderEnded: lambda event, now: (*self._claim_events.ended(event, now), *self._publish()),
         }
 
@@ -181,7 +182,7 @@ class Reconciler:
         hidden = self._transaction.hidden if self._transaction is not None and not gone else frozenset()
         write = self._node.adopt(hidden, now.wall)
         adopted: Effects = () if write.empty else (fx.Commit(write),)
-        return (*adopted, *self._claim_events.settle(now, self._busy, hidden))
+        return (*adopted, *self._claim_events.settle(now, self._under_way, hidden))
 
     def _poll_due(self, _event: fx.PollDue, now: fx.Instant) -> Effects:
         expired = self._claim_events.expire(now)
@@ -206,12 +207,8 @@ class Reconciler:
     # -- changes ---------------------------------------------------------------------------------------------
 
     @property
-    def _busy(self) -> frozenset[str]:
-        """GPUs that the change under way has not done with."""
-        if self._transaction is None:
-            return frozenset()
-        switches = self._transaction.change.switches
-        return frozenset(gpu for switch in switches if not switch.final for gpu in switch.step.gpus)
+    def _under_way(self) -> UnderWay:
+        return UnderWay.of(self._transaction.change) if self._transaction is not None else NOTHING_UNDER_WAY
 
     def _submitted(self, event: fx.Submitted, now: fx.Instant) -> Effects:
         known = self._node.changes.get(event.name)
@@ -314,7 +311,7 @@ class Reconciler:
             if change.current is not None and (change.name in self._to_resume or goes_on(change, node.observed)):
                 self._to_resume.discard(change.name)
                 return self._begin(change, now)
-        settled = self._claim_events.settle(now, self._busy)
+        settled = self._claim_events.settle(now, self._under_way)
         wanted = self._claim_events.pursue(now)
         begun = self._switch_for(wanted.claim, wanted.switches, now) if wanted is not None else ()
         if begun:
@@ -339,12 +336,9 @@ class Reconciler:
     # -- claims ----------------------------------------------------------------------------------------------
 
     def _claim_requested(self, event: fx.ClaimRequested, now: fx.Instant) -> Effects:
-        answer = self._claim_events.requested(event, self._busy, now)
-        if not isinstance(answer, tuple):
-            claim, switches = answer.claim, answer.switches
-            if self._transaction is not None:
-                return (fx.Reply(event.request, under_way(self._transaction.change)),)
-            return self._switch_for(claim, switches, now, event.request)
+        answer = self._claim_events.requested(event, self._under_way, now)
+        if isinstance(answer, Wanted):
+            return self._switch_for(answer.claim, answer.switches, now, event.request)
         return self._answered(answer)
 
     def _switch_for(

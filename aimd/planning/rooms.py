@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from aimd.domain.claim import Assignment, ClaimSpec
-from aimd.domain.gpu import BusyRule, Gpu, GpuState, Observed
+from aimd.domain.gpu import BusyRule, Gpu, GpuState, Observed, Partition
 from aimd.domain.memory import free_units, nominal_units
 from aimd.domain.models import partition_count
 from aimd.domain.modes import ComputeMode, PartitionMode
@@ -28,21 +28,32 @@ class Repartition(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """What is reserved for processes (pid and command line) that go on at a place where their claim is not any more."""
+
+    kept: Assignment
+    processes: tuple[tuple[int, str | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Occupancy:
     """What placement has to know beside the observation; GPUs are named by PCI address.
 
     Attributes:
         assignments: of all claims.
+        left_behind: of processes without their claim.
         draining: GPUs that take nobody until an operator ends it.
-        switching: GPUs in the middle of a switch.
+        switching: GPUs that the mode change under way, `change`, has not done with.
         unswitchable: GPUs that are left in their mode: a switch of theirs has failed a moment ago.
         unattributed: bytes per (GPU, index) that are used by processes of no claim.
         wishes: modes that operators wish: among equal GPUs one is switched whose wish this does not set aside.
     """
 
     assignments: tuple[Assignment, ...] = ()
+    left_behind: tuple[LeftBehind, ...] = ()
     draining: frozenset[str] = frozenset()
     switching: frozenset[str] = frozenset()
+    change: str | None = None
     unswitchable: frozenset[str] = frozenset()
     unattributed: Mapping[tuple[str, int], int] = field(default_factory=dict)
     wishes: Mapping[str, PartitionMode] = field(default_factory=dict)
@@ -53,6 +64,11 @@ class Occupancy:
     def closed(self) -> frozenset[str]:
         """GPUs that take nobody now."""
         return self.draining | self.switching
+
+    @property
+    def reserved(self) -> tuple[Assignment, ...]:
+        """What counts as taken: for claims, and for processes that outlive theirs."""
+        return (*self.assignments, *(left.kept for left in self.left_behind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +112,7 @@ class Room:
 def rooms(observed: Observed, occupancy: Occupancy) -> list[Room]:
     """The room on each partition whose size is known, of the GPUs that take somebody, in the order of the node."""
     found = []
+    reserved = occupancy.reserved
     for gpu in observed.gpus:
         if gpu.state is not GpuState.READY or gpu.pci_address in occupancy.closed:
             continue
@@ -103,7 +120,7 @@ def rooms(observed: Observed, occupancy: Occupancy) -> list[Room]:
             if partition.memory_bytes is None:
                 continue
             place = (gpu.pci_address, partition.index)
-            here = [a for a in occupancy.assignments if a.place == place]
+            here = [a for a in reserved if a.place == place]
             units = sum(a.memory_units for a in here)
             free = free_units(partition.memory_bytes, units, occupancy.unattributed.get(place, 0))
             slots = occupancy.slots_per_partition - sum(a.guarantee for a in here)
@@ -117,24 +134,34 @@ def idle_gpus(observed: Observed, occupancy: Occupancy) -> list[Gpu]:
         return []
     if observed.busy_rule is BusyRule.NODE_WIDE and observed.holders:
         return []
-    used = {assignment.gpu for assignment in occupancy.assignments} | occupancy.closed | occupancy.unswitchable
+    used = {assignment.gpu for assignment in occupancy.reserved} | occupancy.closed | occupancy.unswitchable
     used |= {gpu for holder in observed.holders for gpu in holder.gpus}
     return [gpu for gpu in observed.gpus if gpu.pci_address not in used and gpu.state is GpuState.READY]
 
 
 def other_modes(gpu: Gpu) -> list[ComputeMode]:
-    """Compute modes that the GPU offers beside its present one."""
+    """Compute modes that the GPU offers beside its present one; none if that is unknown: there would be no way back."""
+    if gpu.compute_mode is None:
+        return []
     return [mode for mode in ComputeMode if mode is not gpu.compute_mode and offered(gpu, mode, gpu.memory_mode)]
 
 
-def imagined_rooms(gpu: Gpu, mode: ComputeMode, occupancy: Occupancy) -> tuple[Room, ...]:
-    """The partitions that the GPU will have in a mode: even shares of its memory, empty; none of an unknown model."""
+def imagined(gpu: Gpu, mode: ComputeMode) -> Gpu | None:
+    """The GPU as it will be in a mode: with even shares of its memory; None for an unknown model."""
     count = partition_count(mode, gpu.model.xcc_count) if gpu.model is not None else None
     sizes = [partition.memory_bytes for partition in gpu.partitions]
     total = gpu.memory_bytes or sum(size for size in sizes if size is not None)
-    if count is None or not total:
+    if gpu.model is None or count is None or not total:
+        return None
+    xccs = gpu.model.xcc_count // count
+    partitions = tuple(Partition(index, None, xccs, total // count) for index in range(count))
+    return replace(gpu, partitions=partitions, reported_compute=mode)
+
+
+def imagined_rooms(gpu: Gpu, mode: ComputeMode, occupancy: Occupancy) -> tuple[Room, ...]:
+    """The partitions that the GPU will have in a mode, empty; none of an unknown model."""
+    after = imagined(gpu, mode)
+    if after is None:
         return ()
-    units = nominal_units(total // count)
-    after = PartitionMode(mode, gpu.memory_mode)
-    slots = occupancy.slots_per_partition
-    return tuple(Room(gpu.pci_address, index, after, units, units, slots) for index in range(count))
+    alone = Occupancy(slots_per_partition=occupancy.slots_per_partition)
+    return tuple(rooms(Observed((after,)), alone))

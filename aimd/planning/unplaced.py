@@ -7,6 +7,7 @@ from aimd.domain.gpu import Gpu, GpuState, Observed
 from aimd.domain.memory import gb_text
 from aimd.domain.modes import ComputeMode
 from aimd.domain.plan import Reason, Refusal
+from aimd.planning.obstacles import in_the_way, kept_there, listed, used_there
 from aimd.planning.rooms import Occupancy, Repartition, Room, imagined_rooms, other_modes, rooms
 
 
@@ -38,7 +39,10 @@ def refusal(name: str, spec: ClaimSpec, observed: Observed, occupancy: Occupancy
             f"{gb_text(largest.units)} GB",
             f"ask for less memory per replica, or for a place with more{_besides(occupancy)}",
         )
-    return _closed(name, spec, occupancy, suitable) or _no_room(name, spec, occupancy, here)
+    gpus = sorted({room.gpu for room in suitable if room.units >= spec.memory_units})
+    if occupancy.closed.issuperset(gpus):
+        return _closed(name, gpus, observed, occupancy)
+    return _no_room(name, spec, observed, occupancy, gpus, [room for room in here if room.suits(spec)])
 
 
 def _possible(observed: Observed, occupancy: Occupancy) -> list[Room]:
@@ -81,27 +85,29 @@ def _no_partition(name: str, spec: ClaimSpec, occupancy: Occupancy, in_mode: lis
     )
 
 
-def _closed(name: str, spec: ClaimSpec, occupancy: Occupancy, suitable: list[Room]) -> Refusal | None:
-    """When draining is all that is in the way."""
-    gpus = sorted({room.gpu for room in suitable if room.units >= spec.memory_units})
-    if not occupancy.draining.issuperset(gpus):
-        return None
-    words = f"claim {name} can go to {', '.join(gpus)} only, and what is draining takes no new claims"
-    return Refusal(gpus[0], Reason.GPU_DRAINING, words, "aimctl undrain opens a GPU again")
+def _closed(name: str, gpus: list[str], observed: Observed, occupancy: Occupancy) -> Refusal:
+    """When draining and the mode change under way are all that is in the way; the latter ends by itself."""
+    first = min(gpus, key=lambda gpu: gpu not in occupancy.switching)
+    obstacle = in_the_way(first, observed, occupancy)
+    assert obstacle is not None
+    if obstacle.reason is Reason.SWITCH_IN_PROGRESS:
+        words = f"claim {name} can go to {', '.join(gpus)} only, and {first} {obstacle.words}"
+    else:
+        words = f"claim {name} can go to {', '.join(gpus)} only, and what is draining takes no new claims"
+    return Refusal(first, obstacle.reason, words, obstacle.hint)
 
 
-def _no_room(name: str, spec: ClaimSpec, occupancy: Occupancy, here: list[Room]) -> Refusal:
+def _no_room(
+    name: str, spec: ClaimSpec, observed: Observed, occupancy: Occupancy, gpus: list[str], free: list[Room]
+) -> Refusal:
+    """When it could be on one of `gpus`; `free` are the partitions there are for it now, too small or none."""
     asked = f"{gb_text(spec.memory_units)} GB"
     if spec.replicas > 1:
         asked = f"{spec.replicas} x {asked}"
     if spec.guarantee:
         asked += f" and {spec.guarantee} guaranteed slots"
-    free = [room for room in here if room.suits(spec)]
     if not free:
-        words = f"claim {name} asks for {asked}, and no partition that it may use is there now"
-        return Refusal(
-            None, Reason.NO_ROOM, words, f"GPUs with claims or processes on them are not switched{_besides(occupancy)}"
-        )
+        return _not_switched(name, asked, observed, occupancy, gpus)
     most = max(free, key=lambda room: (room.free_units, room.free_slots))
     words = f"claim {name} asks for {asked}, the most that is free is {gb_text(most.free_units)} GB"
     if spec.guarantee:
@@ -110,7 +116,23 @@ def _no_room(name: str, spec: ClaimSpec, occupancy: Occupancy, here: list[Room])
     if spec.replicas > 1:
         words += f"; there is room for {sum(room.holds(spec) for room in free)} of {spec.replicas}"
     hint = "ask for less, or release a claim; GPUs with claims or processes on them are not switched"
-    return Refusal(None, Reason.NO_ROOM, words, hint + _besides(occupancy))
+    beside = used_there((most.gpu, most.index), occupancy) + kept_there({room.gpu for room in free}, occupancy)
+    return Refusal(None, Reason.NO_ROOM, words, hint + beside + _besides(occupancy))
+
+
+def _not_switched(name: str, asked: str, observed: Observed, occupancy: Occupancy, gpus: list[str]) -> Refusal:
+    """When the partitions are not there now, and GPUs cannot be switched to have them."""
+    obstacles = [obstacle for gpu in gpus if (obstacle := in_the_way(gpu, observed, occupancy)) is not None]
+    if len(gpus) == 1 and obstacles:
+        (only,) = obstacles
+        words = (
+            f"claim {name} asks for {asked} on GPU {only.gpu}, which would have to be switched for it and {only.words}"
+        )
+        return Refusal(only.gpu, only.reason, words, only.hint + _besides(occupancy))
+    hint = "GPUs with claims or processes on them are not switched"
+    told = listed((f"{each.gpu} {each.words}" for each in obstacles), "; ")
+    words = f"claim {name} asks for {asked}, and no partition that it may use is there now"
+    return Refusal(None, Reason.NO_ROOM, words, hint + (f": {told}" if told else "") + _besides(occupancy))
 
 
 def _besides(occupancy: Occupancy) -> str:

@@ -91,7 +91,7 @@ class AssignmentMessage(Message, frozen=True):
 
 
 class ClaimMessage(Message, frozen=True):
-    """A claim; `state` is placed, switching (a mode change makes room) or pending (waits for room, `message` why)."""
+    """A claim; `state` is placed, switching (a mode change makes room) or pending (it waits: `reason`, `message` for what)."""
 
     name: str
     state: str

@@ -230,6 +230,25 @@ def test_a_process_that_outlives_its_claim_keeps_its_memory() -> None:
     assert isinstance(made.claim("n", spec(24, at=place)), Claim)
 
 
+def test_a_process_that_outlives_its_claim_keeps_its_guaranteed_slots() -> None:
+    made = desk("CPX/NPS1")
+    place = (ADDRESSES[0], 3)
+    made.claim("m", spec(12, at=place, guarantee=10))
+    assert held(made).guarantee == 10
+    made.release("m")
+    made.start()
+    made.run()
+    answer = made.claim("n", spec(1, at=place, guarantee=7))
+    assert refused(answer, RefusedError, "no_room").endswith(f"12 GB and 6 slots on partition {place[0]}/3")
+    assert answer.hint.endswith(
+        f"kept until they end: pid 7 (python serve.py) of the former m/0 on {place[0]}/3 (12 GB, 10 slots)"
+    )
+    assert isinstance(made.claim("o", spec(1, at=place, guarantee=6)), Claim)
+    made.release("o")
+    made.end(7)
+    assert isinstance(made.claim("n", spec(1, at=place, guarantee=7)), Claim)
+
+
 def test_two_processes_of_a_replica_keep_its_memory_once() -> None:
     made = desk("CPX/NPS1")
     made.claim("m", spec(12, at=(ADDRESSES[0], 0)))
@@ -247,7 +266,11 @@ def test_a_gpu_with_a_process_of_a_released_claim_is_not_switched() -> None:
     made.claim("m", spec(24, "CPX"))
     held(made)
     made.release("m")
-    refused(made.claim("n", spec(24, "SPX")), RefusedError, "no_room")
+    words = refused(made.claim("n", spec(24, "SPX")), RefusedError, "gpu_busy")
+    assert words.endswith(
+        f"GPU {ADDRESSES[0]}, which would have to be switched for it and is held by "
+        "pid 7 (python serve.py) of the former m/0"
+    )
     made.submit((0, "SPX"), wait=1.0)
     made.run()
     assert made.ledger.changes["c1"].switches[0].reason is Reason.GPU_BUSY

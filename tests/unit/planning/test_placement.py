@@ -254,7 +254,7 @@ REFUSALS = [
         spec(90), Occupancy(FULL), Reason.NO_ROOM, "90 GB", "10 GB on partition", id="larger-partitions-would-do"
     ),
     pytest.param(
-        spec(90, "DPX"), Occupancy(FULL), Reason.NO_ROOM, "90 GB", "no partition that it may use", id="another-mode"
+        spec(90, "DPX"), Occupancy(FULL), Reason.GPU_IN_USE, "90 GB", "is in use by claims: other", id="another-mode"
     ),
     pytest.param(spec(5, "CPX/NPS4"), Occupancy(), Reason.MODE_NOT_AVAILABLE, "CPX/NPS4", "CPX/NPS1", id="memory-mode"),
     pytest.param(spec(5, "TPX"), Occupancy(), Reason.MODE_NOT_AVAILABLE, "TPX/?", "CPX/NPS1", id="mode-never-offered"),
@@ -282,10 +282,10 @@ REFUSALS = [
     ),
     pytest.param(
         spec(5),
-        Occupancy(switching=frozenset({ADDRESSES[0]})),
-        Reason.NO_ROOM,
-        "5 GB",
-        "no partition that it may use is there now",
+        Occupancy(switching=frozenset({ADDRESSES[0]}), change="c1"),
+        Reason.SWITCH_IN_PROGRESS,
+        ADDRESSES[0],
+        "is being switched by mode change c1",
         id="being-switched",
     ),
 ]
