@@ -149,9 +149,10 @@ class Reconciler:
         return refused + slot_problems(event.policy, self._desk.assignments)
 
     def _reconfigured(self, event: fx.Reconfigured, now: fx.Instant) -> Effects:
-        """A changed layout is a new wish; an unchanged one leaves what was wished since."""
+        """A changed layout is a new wish; an unchanged one leaves what was wished since. A setting may allow a wish now."""
         self._policy = self._desk.policy = event.policy
         self._wishes.retry_seconds = event.policy.wish_retry_seconds
+        self._wishes.open_refused()
         if not self._node.scanned:
             return ()
         layout = self._apply_layout(event.layout, event.layout_digest, event.digest_before, event.layout_before)

@@ -62,16 +62,22 @@ def _requested(refusal: Refusal, wishes: Mapping[str, PartitionMode], view: Obse
 class OpenWishes:
     """The GPUs that are still to be brought to their wish: after a start, a driver load, or a claim that left.
 
-    A wish that was fulfilled once is closed: what others do to the GPU later is shown as drift, not fought.
+    A wish that was fulfilled once is closed: what others do to the GPU later is shown as drift, not fought. So is one that
+    is refused, which is told once for each cause, however often it is opened again.
     """
 
     def __init__(self, retry_seconds: float) -> None:
         self.retry_seconds = retry_seconds
         self._open: set[str] = set()
         self._retry_at: dict[str, float] = {}
+        self._refused: dict[str, tuple[PartitionMode, Reason]] = {}  # what was told, by GPU
 
     def open(self, addresses: Iterable[str]) -> None:
         self._open |= set(addresses)
+
+    def open_refused(self) -> None:
+        """Look at the refused ones again: what refused them may be allowed now."""
+        self.open(self._refused)
 
     def failed(self, addresses: Iterable[str], now: float) -> None:
         """A switch of these GPUs has failed: they rest for `retry_seconds`, so that it is not tried in a loop."""
@@ -80,7 +86,7 @@ class OpenWishes:
     def next(
         self, records: Mapping[str, GpuRecord], view: Observed, taken: frozenset[str], now: float, *, allow_memory: bool
     ) -> tuple[dict[str, PartitionMode], Plan, list[Refusal]]:
-        """The wishes that can be carried out now with their plan, and those that are refused and thereby closed.
+        """The wishes that can be carried out now with their plan, and refusals that were not told yet.
 
         `taken` are GPUs that somebody is assigned to. GPUs that a process holds, and those whose switch has failed a
         moment ago, are passed over, too, and so are those without partitions: they may still be coming.
@@ -99,4 +105,11 @@ class OpenWishes:
                 break
             refused += [each for each in planned.refusals if not _requested(each, ready, view)]
             self._open -= {refusal.gpu for refusal in planned.refusals if refusal.gpu is not None}
-        return ready, planned, refused
+        return ready, planned, self._news(refused, wishes)
+
+    def _news(self, refused: list[Refusal], wishes: Mapping[str, PartitionMode]) -> list[Refusal]:
+        """Those of another cause than was told last; a wish that can be pursued is refused anew if it ever is again."""
+        causes = {each.gpu: (wishes[each.gpu], each.reason) for each in refused if each.gpu is not None}
+        news = [each for each in refused if each.gpu is None or self._refused.get(each.gpu) != causes[each.gpu]]
+        self._refused = {gpu: told for gpu, told in self._refused.items() if gpu not in self._open} | causes
+        return news

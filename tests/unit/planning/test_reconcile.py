@@ -10,6 +10,7 @@ from aimd.domain.plan import PlanRefusedError, Reason
 from aimd.domain.switch import SwitchState as S
 from aimd.errors import ConflictError, UnreachableError
 from aimd.planning import effects as fx
+from tests.fakes.claims import spec
 from tests.unit.planning.desk import NPS_POLICY, POLICY, Desk, desk, wish_of
 from tests.unit.planning.paper import ADDRESSES, PaperNode, holder, mode
 
@@ -466,6 +467,50 @@ def test_memory_modes_of_a_layout_need_the_permission():
     allowed = started_with({"default": "CPX/NPS4"}, "d1", "SPX/NPS1", "SPX/NPS1", policy=NPS_POLICY)
     assert writes(allowed) == ["NPS4"]
     assert [status.pending_memory for status in allowed.snapshot.gpus] == [MemoryMode.NPS4] * 2
+
+
+def refusals(made: Desk) -> list[str]:
+    return [event.subject for event in made.ledger.events if event.kind == "wish_refused"]
+
+
+def test_a_refused_wish_is_told_once_however_often_it_is_looked_at():
+    """A claim that leaves, a driver load and a reload open it again; nothing of its cause has changed."""
+    made = started_with({"gpu0": "CPX/NPS4"}, "d1", "SPX/NPS1", "SPX/NPS1")
+    for number in range(3):
+        made.claim(f"m{number}", spec(20, at=(ADDRESSES[0], 0)))
+        made.release(f"m{number}")
+        made.node.reload()
+        made.tell(fx.DriverChanged("driver_reloaded", None))
+        made.run()
+        made.tell(fx.Reconfigured(POLICY, {}, "d1", "d1", {}))
+        made.run()
+    assert refusals(made) == [ADDRESSES[0]]
+
+
+def test_a_refused_wish_of_another_cause_is_told_again():
+    made = started_with({"gpu0": "CPX/NPS4"}, "d1", "SPX/NPS1", "SPX/NPS1")
+    another = {"gpu0": mode("TPX")}
+    made.tell(fx.Reconfigured(POLICY, another, "d2", "d1", {"gpu0": mode("CPX/NPS4")}))
+    made.run()
+    assert refusals(made) == [ADDRESSES[0]] * 2
+    assert "does not offer TPX" in [e.message for e in made.ledger.events if e.kind == "wish_refused"][-1]
+
+
+def test_a_wish_that_was_possible_meanwhile_is_told_again():
+    made = started_with({"gpu0": "TPX"}, "d1", "SPX/NPS1", "SPX/NPS1")
+    for number, asked in enumerate(["DPX", "TPX"], 2):
+        made.tell(fx.Reconfigured(POLICY, {"gpu0": mode(asked)}, f"d{number}", f"d{number - 1}", {}))
+        made.run()
+    assert made.node.modes() == ["DPX/NPS1", "SPX/NPS1"]
+    assert refusals(made) == [ADDRESSES[0]] * 2
+
+
+def test_a_refused_wish_is_pursued_when_a_reload_allows_it():
+    made = started_with({"default": "CPX/NPS4"}, "d1", "SPX/NPS1", "SPX/NPS1")
+    assert writes(made) == []
+    made.tell(fx.Reconfigured(NPS_POLICY, {}, "d1", "d1", {}))
+    made.run()
+    assert writes(made) == ["NPS4"]
 
 
 def test_set_mode_wins_over_a_layout_that_has_not_changed():
