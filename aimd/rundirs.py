@@ -12,6 +12,7 @@ from typing import NamedTuple
 from aimd.errors import InvalidInputError
 
 API_SOCKET = "aimd.sock"
+DISPATCH_SOCKET = "dispatch.sock"
 _ROOT_RUNTIME = "/run/aimd"
 _ROOT_STATE = "/var/lib/aimd"
 

@@ -3,9 +3,15 @@
 Two cores that are given the same calls return equal event logs (after `canonical`) and equal snapshots. The standard
 library alone; nothing here computes.
 
-**Numbers.** Everything is an integer. The caller chooses partition ids, model ids (both 0 .. 2**31 - 1; a model id
-means something within its partition only), process ids (any int64 that names one living process, for example the
-index of its pidfd) and request ids (0 .. 2**63 - 1, unique among the connection's *waiting* requests). The core
+**Numbers.** Everything is an integer (an `int`, no float of the same value). The caller chooses partition ids, model
+ids (both 0 .. 2**31 - 1; a model id means something within its partition only), process ids (any int64 that names one
+living process, for example the index of its pidfd) and request ids (0 .. 2**63 - 1, unique among the connection's
+*waiting* requests). Instants are 0 .. 2**63 - 1 ns, durations at most 2**62 ns; an instant that is computed (a
+deadline, a `start_by` by budget, the end of a grace) is at most 2**63 - 1, whatever the sum. Connections are
+0 .. 2**31 - 1, leases 0 .. 2**63 - 1, classes as `Class`, flags True or False. An argument of a call that is out of its
+range or no integer raises ValueError, which says name, value and range in one sentence (`aimd.dispatch.ranges` is the
+table); so do the values of a configuration, of a lease to restore, of Limits, and a first generation outside
+1 .. 2**46 - 1. Counters are exact: times that are summed over leases and the sums of latencies have 128 bits. The core
 chooses connections (the lowest free index, from 0) and leases. A lease id is `generation << 16 | slot`; the slot is
 the lowest free one of the whole core; each slot's generation starts at the core's `generation` argument and grows by
 one whenever a lease of the slot ends, so that an id never names two leases.
@@ -19,6 +25,9 @@ LOST when the orphan's time is <= now) and all entries with `start_by <= now` en
 grants runs in every partition, in ascending order of partition id, to its fixed point. Then the call's own event, and
 the loop once more. Whether a call raises ValueError is decided before the `advance`; then nothing has changed, not even
 the clock.
+
+**One at a time.** A core is in one call at a time. A call that begins while another is under way, in another thread or
+because a server has the core, raises RuntimeError and changes nothing. Finalizers never run inside a call.
 
 **Grants** (the loop, while running < capacity). A model is eligible when it has an entry and running < limit.
 
@@ -66,7 +75,8 @@ read. It is revived with all it holds when it is configured again, and dropped b
 does anything else.
 
 **Events** are plain tuples of integers, the first one a Kind. Within one call, neighbours of the kinds ENDED, REVOKED,
-LOST and ORPHANED are a set: `canonical` sorts them. Retry hints, latency sketches and reclaim latency are outside.
+LOST and ORPHANED are a set: `canonical` sorts them. Retry hints, latency sketches and reclaim latency are outside, and so
+is how many steps a snapshot takes.
 
 **Where this goes beyond the design's notes.** Credit has a third case, the one above for a MEDIUM that was passed over
 while LOW was due, too. Tags are integers scaled by 2**32, and the remainder of the division is carried, without which
@@ -145,6 +155,7 @@ __all__ = [
     "Outcome",
     "PartitionConfig",
     "PartitionSnapshot",
+    "SteppedSnapshot",
     "canonical",
 ]
 
@@ -162,7 +173,8 @@ def canonical(events: Iterable[Event]) -> list[Event]:
 class DispatchCore(Protocol):
     """Constructed as `Core(limits, generation=1)`; see the module's docstring for all that the calls have in common.
 
-    All calls raise ValueError when `now` lies before that of an earlier call, or when a connection is not open.
+    All calls raise ValueError when an argument is out of its range, when `now` lies before that of an earlier call, or
+    when a connection is not open; and RuntimeError inside another call.
     """
 
     def configure(self, now: int, partition: int, config: PartitionConfig) -> list[Event]:
@@ -223,12 +235,12 @@ class DispatchCore(Protocol):
 
         Args:
             klass: a Class, or DEFAULT for that of the model.
-            start_by: the first instant at which a grant is of no use any more; any negative number: now and the
+            start_by: the first instant at which a grant is of no use any more; any negative int64: now and the
                 model's budget for the class.
             no_wait: end as would_block instead of waiting.
 
         Raises:
-            ValueError: the connection has a waiting request of this id, the id is negative, or the class is none.
+            ValueError: the connection has a waiting request of this id.
         """
         ...
 
@@ -277,9 +289,10 @@ class DispatchCore(Protocol):
         above every generation of all earlier cores, so that no id returns.
 
         Raises:
-            ValueError: something waits or runs, a lease id or slot occurs twice, or a bound of Limits would be passed;
-                or a record is none that a core wrote before `now`: its generation is not within 1 .. 2**46 - 1, an id or
-                the class is out of its range, or 0 <= started <= now and started <= deadline < 2**63 does not hold.
+            ValueError: something has waited or run in this core before, restored leases included (ids could return); a
+                lease id or slot occurs twice, or a bound of Limits would be passed; or a record is none that a core
+                wrote before `now`: its generation is not within 1 .. 2**46 - 1, an id or the class is out of its
+                range, or 0 <= started <= now and started <= deadline < 2**63 does not hold.
         """
         ...
 
@@ -289,4 +302,28 @@ class DispatchCore(Protocol):
 
     def snapshot(self) -> CoreSnapshot:
         """All counters, as of the last `now`; call `advance` before it for those of the present."""
+        ...
+
+    def begin_snapshot(self) -> SteppedSnapshot:
+        """The same, of the instant of this call, taken in steps between which calls go on: O(1)."""
+        ...
+
+
+class SteppedSnapshot(Protocol):
+    """A snapshot that is taken piece by piece, so that whoever has the core stops for a few microseconds at a time.
+
+    It shows the core as it was at `begin_snapshot`, whatever happens between the steps. A core has one at a time: when
+    the next one begins, calls of an earlier one raise ValueError.
+    """
+
+    def step(self, blocks: int = 4) -> bool:
+        """Go on by `blocks` pieces (1 .. 2**31 - 1) at most; whether something is left."""
+        ...
+
+    def read(self) -> CoreSnapshot:
+        """What `snapshot` would have returned at the beginning; as often as one likes.
+
+        Raises:
+            ValueError: no step has said yet that nothing is left.
+        """
         ...

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from aimd.dispatch.ranges import (
+    MAX_DURATION,
+    MAX_GENERATION,
+    MAX_ID,
+    MAX_INSTANT,
+    MAX_SLOTS,
+    MIN_INT64,
+    check_number,
+)
 from aimd.dispatch.values import SLOT_BITS, Class, LeaseRecord, ModelConfig, PartitionConfig
 from aimd.errors import InvalidInputError
-
-MAX_ID = (1 << 31) - 1
-MAX_SLOTS = 1 << 16
-MAX_GENERATION = (1 << 46) - 1  # of a constructor, too; a slot can count on for as long again
-MAX_INSTANT = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +143,8 @@ def check_partition(partition: int, config: PartitionConfig) -> None:
     _within(where, "id", partition, 0, MAX_ID)
     _within(where, "capacity", config.capacity, 1, MAX_SLOTS)
     _within(where, "queue_cap", config.queue_cap, 0, MAX_ID)
-    _within(where, "lease_max_ns", config.lease_max_ns, 1, 1 << 62)
-    _within(where, "orphan_grace_ns", config.orphan_grace_ns, 1, 1 << 62)
+    _within(where, "lease_max_ns", config.lease_max_ns, 1, MAX_DURATION)
+    _within(where, "orphan_grace_ns", config.orphan_grace_ns, 1, MAX_DURATION)
     for model in config.models:
         _check_model(f"{where}, model {model.model}", model, config.capacity)
     if len({model.model for model in config.models}) < len(config.models):
@@ -157,7 +161,7 @@ def check_record(now: int, record: LeaseRecord) -> None:
     _within(where, "partition", record.partition, 0, MAX_ID)
     _within(where, "model", record.model, 0, MAX_ID)
     _within(where, "class", record.klass, Class.HIGH, Class.LOW)
-    _within(where, "process", record.process, -MAX_INSTANT - 1, MAX_INSTANT)
+    _within(where, "process", record.process, MIN_INT64, MAX_INSTANT)
     _within(where, "started", record.started, 0, now)
     _within(where, "deadline", record.deadline, record.started, MAX_INSTANT)
 
@@ -170,15 +174,12 @@ def _check_model(where: str, model: ModelConfig, capacity: int) -> None:
     _within(where, "weight", model.weight, 1, 1000)
     _within(where, "queue_cap", model.queue_cap, 0, MAX_ID)
     _within(where, "default_class", model.default_class, Class.HIGH, Class.LOW)
-    _within(where, "latency_target_ns", model.latency_target_ns, 0, 1 << 62)
+    _within(where, "latency_target_ns", model.latency_target_ns, 0, MAX_DURATION)
     if len(model.budget_ns) != len(Class):
         raise ValueError(f"{where} has {len(model.budget_ns)} wait budgets, one per class is expected")
     for budget in model.budget_ns:
-        _within(where, "budget_ns", budget, 1, 1 << 62)
+        _within(where, "budget_ns", budget, 1, MAX_DURATION)
 
 
 def _within(where: str, what: str, value: int, least: int, most: int) -> None:
-    if not isinstance(value, int):  # 2.0 would do in Python and be cut or refused by the compiled core
-        raise ValueError(f"{where}: {what} is {value!r}, an integer is expected")  # noqa: TRY004 - one error for all
-    if not least <= value <= most:
-        raise ValueError(f"{where}: {what} is {value}, {least} to {most} is expected")
+    check_number(f"{where}: {what}", value, least, most)

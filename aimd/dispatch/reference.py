@@ -24,18 +24,24 @@ from aimd.dispatch.face import (
     PartitionConfig,
 )
 from aimd.dispatch.policy import check_partition, check_record
+from aimd.dispatch.ranges import check_numbers, later
 from aimd.dispatch.reference_rule import SLOT_MASK, Rule
-from aimd.dispatch.reference_state import Connection, Entry, Lease, Model, Partition
+from aimd.dispatch.reference_state import Connection, Entry, Lease, Model, Partition, TakenSnapshot
 
 
 class Reference(Rule):
     """A dispatch core in plain Python; implements `aimd.dispatch.face.DispatchCore`."""
 
-    def check(self, now: int, connection: int | None = None) -> None:
+    def check(self, now: int, *connections: int, **numbers: int) -> None:
+        """Raises ValueError for a number out of its range, a time before that of the last call, no such connection."""
+        check_numbers(now=now)
+        for connection in connections:
+            check_numbers(connection=connection)
+        check_numbers(**numbers)
         if now < self.now:
             raise ValueError(f"time {now} ns lies before {self.now} ns, the time of an earlier call")
-        if connection is not None and connection not in self.connections:
-            raise ValueError(f"connection {connection} is not open")
+        if not self.connections.keys() >= set(connections):
+            raise ValueError(f"connection {connections[0]} is not open")
 
     def advance(self, now: int) -> list[Event]:
         self.check(now)
@@ -43,6 +49,7 @@ class Reference(Rule):
         return self.log
 
     def open(self, process: int, highest: int = Class.HIGH) -> int:
+        check_numbers(process=process, highest=highest)
         free = (index for index in range(self.limits.connections) if index not in self.connections)
         connection = next(free, None)
         if connection is None:
@@ -61,9 +68,10 @@ class Reference(Rule):
         start_by: int = DEFAULT,
         no_wait: bool = False,
     ) -> list[Event]:
-        self.check(now, connection)
-        if request < 0 or klass not in (DEFAULT, *Class) or (connection, request) in self.waiting:
-            raise ValueError(f"request {request} of connection {connection}: id or class {klass} is none, or it waits")
+        numbers = {"request": request, "partition": partition, "model": model, "klass": klass}
+        self.check(now, connection, **numbers, start_by=start_by, no_wait=no_wait)
+        if (connection, request) in self.waiting:
+            raise ValueError(f"request {request} of connection {connection} waits already")
         self.to(now)
         place = self.partitions.get(partition)
         if place is None or place.removed:
@@ -72,7 +80,7 @@ class Reference(Rule):
         if what is None or what.removed:
             return self.refuse_unrouted(connection, request, Outcome.UNKNOWN_MODEL)
         klass = what.config.default_class if klass == DEFAULT else klass
-        start_by = now + what.config.budget_ns[klass] if start_by < 0 else start_by
+        start_by = later(now, what.config.budget_ns[klass]) if start_by < 0 else start_by
         self.seq += 1
         entry = Entry(connection, request, place, what, klass, start_by, self.seq, now)
         outcome = self.refusal(entry, no_wait)
@@ -95,7 +103,7 @@ class Reference(Rule):
         return None
 
     def release(self, now: int, connection: int, lease: int, ok: bool = True) -> list[Event]:
-        self.check(now, connection)
+        self.check(now, connection, lease=lease, ok=ok)
         self.to(now)
         found = self.owned(connection, lease)
         if found is not None:
@@ -104,7 +112,7 @@ class Reference(Rule):
         return self.log
 
     def renew(self, now: int, connection: int, lease: int) -> list[Event]:
-        self.check(now, connection)
+        self.check(now, connection, lease=lease)
         self.to(now)
         found = self.owned(connection, lease)
         if found is None:
@@ -113,12 +121,12 @@ class Reference(Rule):
         if starved and found.model.run > found.model.config.guarantee:
             self.tell(Kind.REFUSED, connection, lease, Fault.RECLAIM)
         else:
-            found.deadline = now + found.partition.config.lease_max_ns
+            found.deadline = later(now, found.partition.config.lease_max_ns)
             self.tell(Kind.RENEWED, lease, found.deadline)
         return self.log
 
     def cancel(self, now: int, connection: int, request: int) -> list[Event]:
-        self.check(now, connection)
+        self.check(now, connection, request=request)
         self.to(now)
         entry = self.waiting.get((connection, request))
         if entry is None:
@@ -128,7 +136,7 @@ class Reference(Rule):
         return self.log
 
     def adopt(self, now: int, connection: int, lease: int) -> list[Event]:
-        self.check(now, connection)
+        self.check(now, connection, lease=lease)
         self.to(now)
         found = self.owned(connection, lease)
         if found is not None:
@@ -137,12 +145,12 @@ class Reference(Rule):
         return self.log
 
     def disconnect(self, now: int, connection: int, alive: bool) -> list[Event]:
-        self.check(now, connection)
+        self.check(now, connection, alive=alive)
         self.to(now)
         self.close(connection)
         for lease in [lease for lease in self.running.values() if lease.connection == connection]:
             if alive:
-                lease.connection, lease.lost_at = None, now + lease.partition.config.orphan_grace_ns
+                lease.connection, lease.lost_at = None, later(now, lease.partition.config.orphan_grace_ns)
                 self.tell(Kind.ORPHANED, lease.id, lease.lost_at)
             else:
                 self.finish(lease, End.LOST)
@@ -155,7 +163,7 @@ class Reference(Rule):
         del self.connections[connection]
 
     def exited(self, now: int, process: int) -> list[Event]:
-        self.check(now)
+        self.check(now, process=process)
         self.to(now)
         for connection in [index for index, peer in self.connections.items() if peer.process == process]:
             self.close(connection)
@@ -215,7 +223,7 @@ class Reference(Rule):
                 self.end(entry, outcome)
 
     def present(self, now: int, partition: int) -> Partition:
-        self.check(now)
+        self.check(now, partition=partition)
         place = self.partitions.get(partition)
         if place is None or place.removed:
             raise ValueError(f"there is no partition {partition}")
@@ -255,7 +263,7 @@ class Reference(Rule):
             model = place.models.setdefault(record.model, unknown)
             slot = record.lease & SLOT_MASK
             self.generations[slot] = record.lease >> SLOT_BITS
-            lost_at = now + place.config.orphan_grace_ns
+            lost_at = later(now, place.config.orphan_grace_ns)
             self.running[slot] = Lease(
                 record.lease,
                 place,
@@ -268,14 +276,15 @@ class Reference(Rule):
                 deadline=record.deadline,
                 lost_at=lost_at,
             )
+            self.begun = True
             model.running[record.klass] += 1
             model.restored[record.klass] += 1
         return self.log
 
     def check_records(self, leases: Sequence[LeaseRecord]) -> None:
         slots = {record.lease & SLOT_MASK for record in leases}
-        if self.waiting or self.running or len(slots) < len(leases):
-            raise ValueError("leases are restored once, each slot once, before anything waits or runs")
+        if self.begun or len(slots) < len(leases):
+            raise ValueError("leases are restored once, each slot once, before anything has waited or run")
         places = {record.partition: 0 for record in leases} | dict.fromkeys(self.partitions, 0)
         models = {(record.partition, record.model) for record in leases}
         models |= {(place.id, name) for place in self.partitions.values() for name in place.models}
@@ -307,3 +316,9 @@ class Reference(Rule):
         return CoreSnapshot(
             self.now, tuple(place.snapshot() for place in places), tuple(self.unrouted), len(self.connections)
         )
+
+    def begin_snapshot(self) -> TakenSnapshot:
+        if self.stepped is not None:
+            self.stepped.stale = True
+        self.stepped = TakenSnapshot(self.snapshot())
+        return self.stepped

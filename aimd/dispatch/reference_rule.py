@@ -18,7 +18,8 @@ from aimd.dispatch.face import (
     Limits,
     Outcome,
 )
-from aimd.dispatch.reference_state import Connection, Entry, Lease, Model, Partition
+from aimd.dispatch.ranges import check_limits, later
+from aimd.dispatch.reference_state import Connection, Entry, Lease, Model, Partition, TakenSnapshot
 
 SLOT_MASK = (1 << SLOT_BITS) - 1
 
@@ -28,6 +29,7 @@ class Rule:
 
     def __init__(self, limits: Limits | None = None, generation: int = 1) -> None:
         self.limits = Limits() if limits is None else limits
+        check_limits(self.limits, generation)
         self.now = 0
         self.seq = 0
         self.log: list[Event] = []
@@ -35,8 +37,10 @@ class Rule:
         self.connections: dict[int, Connection] = {}
         self.waiting: dict[tuple[int, int], Entry] = {}
         self.running: dict[int, Lease] = {}
+        self.begun = False  # a lease has begun, granted or restored
         self.generations = [generation] * self.limits.leases
         self.unrouted = [0] * len(Outcome)
+        self.stepped: TakenSnapshot | None = None
 
     # The rule of grants.
 
@@ -98,7 +102,8 @@ class Rule:
         slot = next(slot for slot in range(self.limits.leases) if slot not in self.running)
         lease = self.generations[slot] << SLOT_BITS | slot
         partition, model, klass, connection = entry.partition, entry.model, entry.klass, entry.connection
-        process, deadline = self.connections[connection].process, self.now + partition.config.lease_max_ns
+        process, deadline = self.connections[connection].process, later(self.now, partition.config.lease_max_ns)
+        self.begun = True
         self.running[slot] = Lease(
             lease, partition, model, klass, process, connection, entry.submitted, self.now, deadline
         )

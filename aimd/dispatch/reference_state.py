@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aimd.dispatch.face import (
     TAG_SCALE,
     Class,
+    CoreSnapshot,
     End,
     ModelConfig,
     ModelSnapshot,
@@ -15,6 +16,7 @@ from aimd.dispatch.face import (
     PartitionConfig,
     PartitionSnapshot,
 )
+from aimd.dispatch.ranges import check_numbers
 
 
 def _zeros() -> list[int]:
@@ -162,3 +164,28 @@ class Connection:
 
     process: int
     highest: int
+
+
+@dataclass(slots=True, eq=False)
+class TakenSnapshot:
+    """A snapshot in steps, as the contract has it; all of it is taken at once."""
+
+    taken: CoreSnapshot
+    complete: bool = False
+    stale: bool = False
+
+    def step(self, blocks: int = 4) -> bool:
+        check_numbers(blocks=blocks)
+        self._check()
+        self.complete = True
+        return False
+
+    def read(self) -> CoreSnapshot:
+        self._check()
+        if not self.complete:
+            raise ValueError("the snapshot is not complete: expected steps until one says that nothing is left")
+        return self.taken
+
+    def _check(self) -> None:
+        if self.stale:
+            raise ValueError("a later snapshot of the core has begun: expected the latest one")

@@ -16,6 +16,7 @@ from aimd.errors import InvalidInputError
 
 MAGIC = 0x444D4941  # "AIMD"
 VERSION = 1
+MIN_FRAME = 16
 MAX_FRAME = 512
 MAX_MODEL = 253  # bytes of UTF-8, as of a name in Kubernetes
 MAX_PARTITION = 64
@@ -258,8 +259,10 @@ def split(buffer: bytearray) -> Iterator[bytes]:
     try:
         while len(buffer) - at >= _HEAD.size:
             size = int.from_bytes(buffer[at : at + 2], "little")
-            if size < _HEAD.size or size > MAX_FRAME or size % 8:
-                raise InvalidInputError(f"a frame of {size} bytes arrived: 8 to {MAX_FRAME} in steps of 8 are expected")
+            if not MIN_FRAME <= size <= MAX_FRAME or size % 8:
+                raise InvalidInputError(
+                    f"a frame of {size} bytes arrived: {MIN_FRAME} to {MAX_FRAME} in steps of 8 are expected"
+                )
             if len(buffer) - at < size:
                 return
             at += size
