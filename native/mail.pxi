@@ -62,6 +62,7 @@ cdef void verdict_tell(Server* server, const Verdict* verdict) noexcept nogil:
     handle.model = verdict.model
     handle.epoch = server.epoch
     handle.highest = verdict.highest
+    handle.klass = verdict.klass
     memset(&frame, 0, sizeof(Opened))
     head(&frame.head, 0, OPENED_FRAME, 0, handle.number)
     frame.tag = verdict.tag
@@ -172,7 +173,7 @@ cdef inline void freeze_some(Server* server) noexcept nogil:
 
 cdef void mail_open(Server* server) noexcept nogil:
     """In the dispatch thread: carry out what there is."""
-    cdef Mail* mail = <Mail*>take(&server.mail)
+    cdef Mail* mail = <Mail*>emptied(&server.mail)
     if mail == NULL:
         return
     mail_execute(server, mail)
@@ -184,7 +185,7 @@ cdef void mail_deliver(Server* server, Mail* mail) noexcept nogil:
     """In a Python thread: hand it over and wait; carry it out here when nobody serves."""
     cdef uint64_t ignored
     store(&server.mail, <uint64_t>mail)
-    if not load(&server.serving) and take(&server.mail):
+    if not load(&server.serving) and emptied(&server.mail):
         mail_execute(server, mail)
         if server.freezing == NULL:
             ring(server.done_fd)

@@ -30,6 +30,7 @@ cdef struct Handle:
     uint32_t model
     uint32_t epoch
     uint32_t highest
+    uint32_t klass                  # of an acquire that names none
 
 cdef struct Peer:
     int fd

@@ -27,7 +27,7 @@ cdef extern from *:
     static inline int aimd_pidfd_open(int64_t pid) { return (int)syscall(SYS_pidfd_open, (pid_t)pid, 0); }
     static inline uint64_t aimd_load(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }
     static inline void aimd_store(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_SEQ_CST); }
-    static inline uint64_t aimd_take(uint64_t *at) { return __atomic_exchange_n(at, 0, __ATOMIC_SEQ_CST); }
+    static inline uint64_t aimd_empty(uint64_t *at) { return __atomic_exchange_n(at, 0, __ATOMIC_SEQ_CST); }
     /* Keeps the order of two writes for another process that maps the same file and finds it after a kill. */
     static inline void aimd_then(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
     static inline void aimd_no_signals(void) {
@@ -39,7 +39,7 @@ cdef extern from *:
     int pidfd_open "aimd_pidfd_open"(int64_t pid) noexcept nogil
     uint64_t load "aimd_load"(const uint64_t* at) noexcept nogil
     void store "aimd_store"(uint64_t* at, uint64_t value) noexcept nogil
-    uint64_t take "aimd_take"(uint64_t* at) noexcept nogil              # and leave 0
+    uint64_t emptied "aimd_empty"(uint64_t* at) noexcept nogil              # and leave 0
     void then "aimd_then"() noexcept nogil
     void no_signals "aimd_no_signals"() noexcept nogil
 
