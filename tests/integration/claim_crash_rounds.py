@@ -2,12 +2,13 @@
 
     python -m tests.integration.claim_crash_rounds POINT ROUNDS
 
-prints one line of JSON: what was wrong, by number of the round.
+prints one line of JSON: what was wrong, by number of the round, and how much the killed ones had acknowledged.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -37,6 +38,8 @@ from tests.integration.crash_rounds import _end_of, _forked
 
 UNFINISHED = 3
 ENOUGH = 3  # rounds that went wrong
+LIFE_SECONDS = 0.12  # the requests of a first life take about as long
+LATE = 6  # claims that the successor is asked for
 POLICY = Policy(wait_seconds=5.0, settle_seconds=5.0, wish_retry_seconds=0.2)
 SPECS = (spec(24, "CPX"), spec(12), spec(90, "DPX"), spec(5, guarantee=4), spec(24, "CPX", replicas=3), spec(60))
 Tell = Callable[[dict], None]
@@ -44,13 +47,18 @@ Tell = Callable[[dict], None]
 
 @dataclass(frozen=True)
 class Point:
-    """When to die: around the n-th commit of a kind, after the n-th answer, or after a time."""
+    """When to die: around the n-th commit of a kind, after the n-th answer, or a time after the first request."""
 
     kind: str  # claim, release, answer, time
     side: str = AFTER
 
     def count(self, number: int) -> int:
         return {"claim": number % 5, "release": number % 3, "answer": number % 11}.get(self.kind, 0)
+
+    @staticmethod
+    def delay(number: int) -> float:
+        """Seconds, spread over the life: also twenty rounds reach from its first request to its last."""
+        return LIFE_SECONDS * (number * 7 % 40 + 1) / 40
 
 
 POINTS = {
@@ -114,11 +122,9 @@ def node_in(directory: Path) -> SimulatedNode:
 
 def first_life(directory: Path, point: Point, number: int, tell: Tell) -> None:
     """Never returns."""
-    if point.kind == "time":
-        threading.Timer(0.01 + 0.13 * (number % 40) / 40, die).start()
     asyncio.run(_ask_and_die(directory, point, number, tell))
-    if point.kind == "time":
-        time.sleep(1)
+    if point.kind == "time":  # all was asked before the time had come
+        time.sleep(LIFE_SECONDS)
     os._exit(UNFINISHED)
 
 
@@ -126,6 +132,8 @@ async def _ask_and_die(directory: Path, point: Point, number: int, tell: Tell) -
     ledger = DyingClaims(SqliteLedger(directory / "ledger.db", time.time()), point, number)
     answers_left = point.count(number) if point.kind == "answer" else -1
     async with running_node(node_in(directory), ledger=ledger, policy=POLICY) as node:
+        if point.kind == "time":
+            threading.Timer(point.delay(number), die).start()
         for what, name, wanted in requests(number):
             tell({"asked": what, "name": name})
             try:
@@ -156,20 +164,31 @@ def quiet(snapshot: NodeSnapshot) -> bool:
 def second_life(directory: Path, number: int, told: list[dict]) -> list[str]:
     """What is wrong when the successor has come to rest."""
 
-    async def look() -> NodeSnapshot:
+    async def look() -> tuple[NodeSnapshot, NodeSnapshot]:
         async with running_node(node_in(directory), directory=directory, policy=POLICY) as node:
             await node.until(quiet)
             await asyncio.sleep(0.03)
-            return await node.until(quiet)
+            snapshot = await node.until(quiet)
+            for late in range(LATE):
+                with contextlib.suppress(RefusedError, ConflictError):
+                    await node.loop.claim(f"late{late}", SPECS[(number + late) % len(SPECS)], uid=0)
+                    await node.until(quiet)
+            return snapshot, node.snapshot
 
-    snapshot = asyncio.run(look())
+    snapshot, crowded = asyncio.run(look())
     ledger = SqliteLedger(directory / "ledger.db", time.time())
     kept = ledger.load()
     ledger.close()
     complaints = [f"ledger: {note.message}" for note in kept.notes]
-    if kept.claims != snapshot.claims:
+    if kept.claims != crowded.claims:
         complaints.append("ledger and snapshot differ")
-    return [*complaints, *broken_promises(snapshot), *examine(snapshot, number, told)]
+    complaints += [
+        f"{claim.name} has moved from {places(claim)} to {places(now) if now is not None else None} for a later claim"
+        for claim in snapshot.claims
+        if claim.state is not ClaimState.PENDING
+        if (now := crowded.claim(claim.name)) is None or places(now) != places(claim)
+    ]
+    return [*complaints, *broken_promises(snapshot), *broken_promises(crowded), *examine(snapshot, number, told)]
 
 
 def examine(snapshot: NodeSnapshot, number: int, told: list[dict]) -> list[str]:
@@ -196,6 +215,8 @@ def _examine_claim(claim: Claim | None, wanted: ClaimSpec | None, line: dict) ->
         return [f"claim {line['name']} was acknowledged and is lost"]
     if claim.spec != wanted:
         return [f"claim {claim.name} is another one now: {claim.spec}"]
+    if line["state"] == "pending":  # accepted to wait for room: it has none yet, or any
+        return []
     if claim.state is not ClaimState.PLACED:
         return [f"claim {claim.name} is {claim.state}: {claim.message}"]
     if [list(place) for place in places(claim)] != line["places"]:
@@ -206,8 +227,8 @@ def _examine_claim(claim: Claim | None, wanted: ClaimSpec | None, line: dict) ->
 # -- rounds ---------------------------------------------------------------------------------------------------------
 
 
-def run_round(point: Point, number: int) -> list[str]:
-    """One daemon killed and its successor; what is wrong afterwards."""
+def run_round(point: Point, number: int) -> tuple[list[str], int]:
+    """One daemon killed and its successor: what is wrong afterwards, and the number of acknowledgements."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     directory = Path(tempfile.mkdtemp(prefix="aimd-crash-", dir=memory))
     try:
@@ -216,25 +237,30 @@ def run_round(point: Point, number: int) -> list[str]:
             directory / "first.log",
         )
         if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
-            return [f"the first life was not killed, status {status}: {_end_of(directory / 'first.log')}"]
+            return [f"the first life was not killed, status {status}: {_end_of(directory / 'first.log')}"], 0
         told = [json.loads(line) for line in text.splitlines()]
         status, answer = _forked(
             lambda tell: tell(json.dumps(second_life(directory, number, told))), directory / "second.log"
         )
         if status or not answer:
-            return [f"the second life ended with {status}: {_end_of(directory / 'second.log')}"]
+            return [f"the second life ended with {status}: {_end_of(directory / 'second.log')}"], 0
         found: list[str] = json.loads(answer)
-        return found
+        return found, sum(line.get("done") in ("claim", "release") for line in told)
     finally:
         shutil.rmtree(directory)
 
 
 def main(name: str, rounds: int) -> None:
     wrong: dict[int, list[str]] = {}
+    acknowledged = 0
     for number in range(rounds):
-        if len(wrong) < ENOUGH and (found := run_round(POINTS[name], number)):
+        found, count = run_round(POINTS[name], number)
+        acknowledged += count
+        if found:
             wrong[number] = found
-    sys.stdout.write(json.dumps(wrong) + "\n")
+        if len(wrong) == ENOUGH:
+            break
+    sys.stdout.write(json.dumps({"wrong": wrong, "acknowledged": acknowledged}) + "\n")
 
 
 if __name__ == "__main__":

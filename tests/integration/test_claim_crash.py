@@ -34,4 +34,6 @@ def test_killed(point: str, rounds: int) -> None:
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == {}
+    told = json.loads(result.stdout)
+    assert told["wrong"] == {}
+    assert told["acknowledged"] >= rounds, "hardly anything could have been lost"
