@@ -39,6 +39,14 @@ cdef inline bint is_open(const Core* core, uint32_t connection) noexcept nogil:
     return connection < core.bounds.connections and core.connections[connection].open
 
 
+cdef bint core_enter(Core* core) noexcept nogil:
+    return flag_take(&core.entered)
+
+
+cdef void core_leave(Core* core) noexcept nogil:
+    flag_give(&core.entered)
+
+
 cdef int core_advance(Core* core, int64_t now) noexcept nogil:
     core.event_count = 0
     if now < core.now:

@@ -6,6 +6,8 @@ stands in native/DESIGN.md. Here is what Python sees of it: `RawCore`, the calls
 aimd.dispatch.core makes the contract's values of it.
 """
 
+cimport cython
+from cpython.long cimport PyLong_Check
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -27,18 +29,49 @@ include "memory.pxi"
 include "reading.pxi"
 include "checks.pxi"
 
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
+    int PyGC_Disable()              # was it on?
+    int PyGC_Enable()
+
 cdef enum:
     MOST_CONFIGURED = 4096          # partitions, models: what a Set holds
     MOST_REQUESTS = 1 << 24
     MOST_LEASES = 1 << SLOT_BITS
     MOST_CONNECTIONS = 1 << 18      # what Numbers holds
     MOST_ID = 0x7FFFFFFF
-    STEP_BLOCKS = 4                 # copied at once for a snapshot: less than a microsecond
+
+cdef extern from *:
+    const int64_t MOST_GENERATION "((INT64_C(1) << 46) - 1)"
 
 
-cdef uint32_t number_of(object value) except? 0xFFFFFFFE:
-    """An id as the core keeps it; one that cannot be any becomes one that nothing has."""
-    return <uint32_t>value if 0 <= value <= MOST_ID else <uint32_t>0xFFFFFFFE
+cdef int64_t whole(str name, object value, int64_t least, int64_t most) except? -1:
+    """The integer, if it is within its range; runs no code of the value's own."""
+    cdef int overflow = 0
+    cdef int64_t number
+    if PyLong_Check(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow == 0 and least <= number <= most:
+            return number
+        bits = int.bit_length(value)
+        shown = int.__repr__(value) if bits <= 256 else f"an integer of {bits} bits"
+    else:
+        shown = f"of type {type(value).__name__}"
+    raise ValueError(f"{name} is {shown}: an integer from {least} to {most} is expected")
+
+
+cdef int64_t instant_of(object now) except? -1:
+    return whole("now", now, 0, NEVER)
+
+
+cdef int64_t id_of(str name, object value) except? -1:
+    return whole(name, value, 0, MOST_ID)
+
+
+cdef bint flag_of(str name, object value) except *:
+    if value is True or value is False:
+        return value is True
+    return whole(name, value, 0, 1)
 
 
 cdef object event_tuple(const Event* event):
@@ -71,15 +104,10 @@ cdef class RawCore:
         cdef Bounds given
         names = ("partitions", "models", "requests", "leases", "connections", "requests_per_connection")
         most = (MOST_CONFIGURED, MOST_CONFIGURED, MOST_REQUESTS, MOST_LEASES, MOST_CONNECTIONS, MOST_ID)
-        bounds = [getattr(limits, name) for name in names]
-        for name, value, top in zip(names, bounds, most):
-            if not 1 <= value <= top:
-                raise ValueError(f"a core's {name} are {value}: 1 to {top} is expected")
-        if not 1 <= generation < 1 << 46:
-            raise ValueError(f"the first generation is {generation}: 1 to 2**46 - 1 is expected")
         (given.partitions, given.models, given.requests, given.leases, given.connections,
-         given.requests_per_connection) = bounds
-        self.core = core_new(given, generation)
+         given.requests_per_connection) = [
+            whole(f"{name} of a core's limits", getattr(limits, name), 1, top) for name, top in zip(names, most)]
+        self.core = core_new(given, whole("the first generation", generation, 1, MOST_GENERATION))
         if self.core == NULL:
             raise MemoryError("the dispatch core's memory cannot be had: expected address space for its bounds")
 
@@ -101,140 +129,263 @@ cdef class RawCore:
         """Address space that was taken; what is used of it is less."""
         return self.core.memory_bytes
 
-    cdef object told(self, int code, int64_t now, object connection, object request=None):
-        """The events of the call, or ValueError for what its code means."""
+    cdef int enter(self) except -1:
+        """Begin a call, arguments are converted already. Until `leave` no Python code runs: tuples are made, and a
+        collection of garbage, which could run finalizers that call this core, is put off.
+        """
+        if not core_enter(self.core):
+            raise RuntimeError("the core is inside another call or belongs to a server: expected one call at a time")
+        self.collecting = PyGC_Disable()
+        return 0
+
+    cdef void leave(self) noexcept:
+        if self.collecting:
+            PyGC_Enable()
+        core_leave(self.core)
+
+    cdef str refusal(self, int code, int64_t now, int64_t one, int64_t request):
+        if code == BAD_TIME:
+            return f"time {now} ns lies before {self.core.now} ns, the time of an earlier call"
+        if code == BAD_CONNECTION:
+            return f"connection {one} is not open: expected one that open returned"
+        if code == BAD_REQUEST:
+            return f"request {request} of connection {one} waits already: expected an id of none that waits"
+        if code == BAD_PARTITION:
+            return f"there is no partition {one}: expected one that is configured"
+        if code == FULL:
+            return f"all {self.core.bounds.connections} connections are open: expected a free one"
+        name, bound = {
+            <int>OVER_PARTITIONS: ("partitions", self.core.bounds.partitions),
+            <int>OVER_MODELS: ("models", self.core.bounds.models),
+            <int>OVER_REQUESTS: ("requests", self.core.bounds.requests),
+            <int>OVER_LEASES: ("leases", self.core.bounds.leases),
+        }[code]
+        return f"partition {one} brings the {name} to {self.core.needed}: the core has room for {bound}"
+
+    cdef object told(self, int code, int64_t now, int64_t one=-1, int64_t request=-1):
+        """The events of the call, which ends by it, or ValueError for what its code means; `one`: connection or
+        partition.
+        """
         cdef uint64_t number
         cdef list events
-        if code == BAD_TIME:
-            raise ValueError(f"time {now} ns lies before {self.core.now} ns, the time of an earlier call")
-        if code == BAD_CONNECTION:
-            raise ValueError(f"connection {connection} is not open: expected one that open returned")
-        if code == BAD_REQUEST:
-            raise ValueError(f"request {request} of connection {connection}: expected an id from 0 that does not wait"
-                             " yet, and a class from 0 to 2 or -1")
-        events = []
-        for number in range(self.core.event_count):
-            events.append(event_tuple(&self.core.events[number]))
-        return events
+        try:
+            if code:
+                raise ValueError(self.refusal(code, now, one, request))
+            events = []
+            for number in range(self.core.event_count):
+                events.append(event_tuple(&self.core.events[number]))
+            return events
+        finally:
+            self.leave()
 
-    def advance(self, int64_t now):
-        return self.told(core_advance(self.core, now), now, None)
+    def advance(self, now):
+        cdef int64_t at = instant_of(now)
+        self.enter()
+        return self.told(core_advance(self.core, at), at)
 
-    def open(self, int64_t process, int highest=0):
+    def open(self, process, highest=0):
+        cdef int64_t owner = whole("process", process, -NEVER - 1, NEVER)
+        cdef int best = whole("highest", highest, 0, CLASSES - 1)
         cdef int64_t connection
-        if not 0 <= highest < CLASSES:
-            raise ValueError(f"the highest class is {highest}: 0, 1 or 2 is expected")
-        connection = core_open(self.core, process, highest)
-        if connection < 0:
-            raise ValueError(f"all {self.core.bounds.connections} connections are open: expected a free one")
+        self.enter()
+        connection = core_open(self.core, owner, best)
+        self.told(<int>connection if connection < 0 else 0, 0)
         return connection
 
-    def acquire(self, int64_t now, connection, int64_t request, partition, model, int klass=-1, int64_t start_by=-1,
-                bint no_wait=False):
-        cdef int code = core_acquire(self.core, now, number_of(connection), request, number_of(partition),
-                                     number_of(model), klass, start_by, no_wait)
-        return self.told(code, now, connection, request)
+    def acquire(self, now, connection, request, partition, model, klass=-1, start_by=-1, no_wait=False):
+        cdef int64_t at = instant_of(now)
+        cdef int64_t peer = id_of("connection", connection)
+        cdef int64_t number = whole("request", request, 0, NEVER)
+        cdef int64_t place = id_of("partition", partition)
+        cdef int64_t what = id_of("model", model)
+        cdef int level = whole("klass", klass, -1, CLASSES - 1)
+        cdef int64_t last = whole("start_by", start_by, -NEVER - 1, NEVER)
+        cdef bint hurry = flag_of("no_wait", no_wait)
+        self.enter()
+        return self.told(core_acquire(self.core, at, <uint32_t>peer, number, <uint32_t>place, <uint32_t>what, level, last,
+                                      hurry), at, peer, number)
 
-    def release(self, int64_t now, connection, int64_t lease, bint ok=True):
-        return self.told(core_release(self.core, now, number_of(connection), <uint64_t>lease, ok), now, connection)
+    def release(self, now, connection, lease, ok=True):
+        cdef int64_t at = instant_of(now)
+        cdef int64_t peer = id_of("connection", connection)
+        cdef int64_t number = whole("lease", lease, 0, NEVER)
+        cdef bint well = flag_of("ok", ok)
+        self.enter()
+        return self.told(core_release(self.core, at, <uint32_t>peer, <uint64_t>number, well), at, peer)
 
-    def renew(self, int64_t now, connection, int64_t lease):
-        return self.told(core_renew(self.core, now, number_of(connection), <uint64_t>lease), now, connection)
+    def renew(self, now, connection, lease):
+        cdef int64_t at = instant_of(now)
+        cdef int64_t peer = id_of("connection", connection)
+        cdef int64_t number = whole("lease", lease, 0, NEVER)
+        self.enter()
+        return self.told(core_renew(self.core, at, <uint32_t>peer, <uint64_t>number), at, peer)
 
-    def cancel(self, int64_t now, connection, int64_t request):
-        return self.told(core_cancel(self.core, now, number_of(connection), <uint64_t>request), now, connection)
+    def cancel(self, now, connection, request):
+        cdef int64_t at = instant_of(now)
+        cdef int64_t peer = id_of("connection", connection)
+        cdef int64_t number = whole("request", request, 0, NEVER)
+        self.enter()
+        return self.told(core_cancel(self.core, at, <uint32_t>peer, <uint64_t>number), at, peer)
 
-    def adopt(self, int64_t now, connection, int64_t lease):
-        return self.told(core_adopt(self.core, now, number_of(connection), <uint64_t>lease), now, connection)
+    def adopt(self, now, connection, lease):
+        cdef int64_t at = instant_of(now)
+        cdef int64_t peer = id_of("connection", connection)
+        cdef int64_t number = whole("lease", lease, 0, NEVER)
+        self.enter()
+        return self.told(core_adopt(self.core, at, <uint32_t>peer, <uint64_t>number), at, peer)
 
-    def disconnect(self, int64_t now, connection, bint alive):
-        return self.told(core_disconnect(self.core, now, number_of(connection), alive), now, connection)
+    def disconnect(self, now, connection, alive):
+        cdef int64_t at = instant_of(now)
+        cdef int64_t peer = id_of("connection", connection)
+        cdef bint lives = flag_of("alive", alive)
+        self.enter()
+        return self.told(core_disconnect(self.core, at, <uint32_t>peer, lives), at, peer)
 
-    def exited(self, int64_t now, int64_t process):
-        return self.told(core_exited(self.core, now, process), now, None)
+    def exited(self, now, process):
+        cdef int64_t at = instant_of(now)
+        cdef int64_t owner = whole("process", process, -NEVER - 1, NEVER)
+        self.enter()
+        return self.told(core_exited(self.core, at, owner), at)
 
-    cdef object settled(self, int code, int64_t now, partition):
-        """As told, for the calls of the control path."""
-        if code == BAD_PARTITION:
-            raise ValueError(f"there is no partition {partition}")
-        for name, trouble in (("partitions", OVER_PARTITIONS), ("models", OVER_MODELS), ("requests", OVER_REQUESTS),
-                              ("leases", OVER_LEASES)):
-            if code == trouble:
-                raise ValueError(f"partition {partition} brings the {name} to {self.core.needed}: the core has room for"
-                                 f" {getattr(self, '_bounds')()[name]}")
-        return self.told(code, now, None)
-
-    def _bounds(self):
-        return self.core.bounds
-
-    def _configure(self, int64_t now, uint32_t partition, numbers, models):
+    @cython.boundscheck(True)
+    def _configure(self, now, partition, numbers, models):
         """Configure from checked numbers: (capacity, queue_cap, lease_max, orphan_grace), and of each model (id,
         guarantee, limit, weight, queue_cap, default_class, budget, latency_target).
         """
+        cdef int64_t at = instant_of(now)
         cdef PartitionSpec spec
         cdef ModelSpec* one
+        cdef tuple each = tuple(models)
         cdef uint32_t number
-        spec.id = partition
+        spec.id = <uint32_t>id_of("partition", partition)
         spec.capacity, spec.queue_cap, spec.lease_max, spec.orphan_grace = numbers
-        spec.model_count = len(models)
-        spec.models = <ModelSpec*>calloc(spec.model_count + 1, sizeof(ModelSpec))
+        spec.model_count = <uint32_t>len(each)
+        spec.models = <ModelSpec*>calloc(<size_t>spec.model_count + 1, sizeof(ModelSpec))
         if spec.models == NULL:
             raise MemoryError("no memory for a configuration")
         try:
             for number in range(spec.model_count):
                 one = &spec.models[number]
                 (one.id, one.guarantee, one.limit, one.weight, one.queue_cap, one.default_class, budget,
-                 one.latency_target) = models[number]
+                 one.latency_target) = each[number]
                 one.budget[0], one.budget[1], one.budget[2] = budget
-            return self.settled(core_configure(self.core, now, &spec), now, partition)
+            self.enter()
+            return self.told(core_configure(self.core, at, &spec), at, spec.id)
         finally:
             free(spec.models)
 
-    def remove_partition(self, int64_t now, partition):
-        return self.settled(core_remove(self.core, now, number_of(partition)), now, partition)
+    def remove_partition(self, now, partition):
+        cdef int64_t at = instant_of(now)
+        cdef int64_t place = id_of("partition", partition)
+        self.enter()
+        return self.told(core_remove(self.core, at, <uint32_t>place), at, place)
 
-    def drain(self, int64_t now, partition):
-        return self.settled(core_drain(self.core, now, number_of(partition), True), now, partition)
+    def drain(self, now, partition):
+        cdef int64_t at = instant_of(now)
+        cdef int64_t place = id_of("partition", partition)
+        self.enter()
+        return self.told(core_drain(self.core, at, <uint32_t>place, True), at, place)
 
-    def undrain(self, int64_t now, partition):
-        return self.settled(core_drain(self.core, now, number_of(partition), False), now, partition)
+    def undrain(self, now, partition):
+        cdef int64_t at = instant_of(now)
+        cdef int64_t place = id_of("partition", partition)
+        self.enter()
+        return self.told(core_drain(self.core, at, <uint32_t>place, False), at, place)
 
-    def _restore(self, int64_t now, leases):
+    @cython.boundscheck(True)
+    def _restore(self, now, leases):
         """Restore leases, each as (id, partition, model, class, process, started, deadline)."""
+        cdef int64_t at = instant_of(now)
+        cdef tuple each = tuple([tuple(lease) for lease in leases])
         cdef uint32_t number
-        cdef uint32_t count = len(leases)
-        cdef LeaseSpec* specs
-        if now < self.core.now:
-            return self.told(BAD_TIME, now, None)
-        restore_check(self.core, leases)
-        specs = <LeaseSpec*>calloc(count + 1, sizeof(LeaseSpec))
+        cdef LeaseSpec* one
+        cdef LeaseSpec* specs = <LeaseSpec*>calloc(<size_t>len(each) + 1, sizeof(LeaseSpec))
         if specs == NULL:
             raise MemoryError("no memory for the leases to restore")
         try:
-            for number in range(count):
-                (specs[number].id, specs[number].partition, specs[number].model, specs[number].klass,
-                 specs[number].process, specs[number].started, specs[number].deadline) = leases[number]
-            return self.told(core_restore(self.core, now, specs, count), now, None)
+            for number in range(len(each)):
+                one = &specs[number]
+                id, partition, model, klass, process, started, deadline = each[number]
+                one.id = <uint64_t>whole("id of a lease", id, 1 << SLOT_BITS, ((MOST_GENERATION + 1) << SLOT_BITS) - 1)
+                one.partition = <uint32_t>id_of("partition of a lease", partition)
+                one.model = <uint32_t>id_of("model of a lease", model)
+                one.klass = <uint8_t>whole("class of a lease", klass, 0, CLASSES - 1)
+                one.process = whole("process of a lease", process, -NEVER - 1, NEVER)
+                one.started = whole("start of a lease", started, 0, at)
+                one.deadline = whole("deadline of a lease", deadline, one.started, NEVER)
+            self.enter()
+            try:
+                if at >= self.core.now:
+                    restore_check(self.core, each)
+            except ValueError:
+                self.leave()
+                raise
+            return self.told(core_restore(self.core, at, specs, <uint32_t>len(each)), at)
         finally:
             free(specs)
 
     def _leases(self):
         """The running leases by slot, each as (id, partition, model, class, process, started, deadline)."""
-        return leases_read(self.core)
+        self.enter()
+        try:
+            return leases_read(self.core)
+        finally:
+            self.leave()
 
     def _snapshot(self):
-        """(now, partitions, unrouted, connections) of one instant; see native/reading.pxi."""
-        freeze_begin(self.core)
-        while freeze_step(self.core, STEP_BLOCKS):
-            pass
-        return snapshot_read(self.core)
+        """(now, partitions, unrouted, connections) as of now; see native/reading.pxi."""
+        self.enter()
+        try:
+            return snapshot_read(self.core, False)
+        finally:
+            self.leave()
 
     def _latencies(self):
-        """The sketches of one instant, [(partition, model, sketches)]; see native/reading.pxi."""
+        """The sketches as of now, [(partition, model, sketches)]; see native/reading.pxi."""
+        self.enter()
+        try:
+            return latencies_read(self.core, False)
+        finally:
+            self.leave()
+
+    def _freeze(self):
+        """Begin a snapshot in steps; the number that names it, until the next one begins."""
+        self.enter()
         freeze_begin(self.core)
-        while freeze_step(self.core, STEP_BLOCKS):
-            pass
-        return latencies_read(self.core)
+        self.leave()
+        return self.core.statistics.epoch
+
+    def _freeze_step(self, epoch, blocks):
+        """Copy so many blocks at most; whether some are left."""
+        cdef int64_t most = whole("blocks", blocks, 1, MOST_ID)
+        self.frozen(epoch)
+        self.enter()
+        more = freeze_step(self.core, <uint64_t>most)
+        self.leave()
+        return more
+
+    cdef object frozen(self, epoch):
+        if epoch != self.core.statistics.epoch:
+            raise ValueError("a later snapshot of the core has begun: expected the latest one")
+
+    def _frozen(self, epoch):
+        """What `_snapshot` would have told at `_freeze`. Nobody is kept out of the core meanwhile."""
+        return self.read_frozen(epoch, False)
+
+    def _frozen_latencies(self, epoch):
+        """As `_frozen`, of `_latencies`."""
+        return self.read_frozen(epoch, True)
+
+    cdef object read_frozen(self, epoch, bint latencies):
+        self.frozen(epoch)
+        if self.core.statistics.freezing:
+            raise ValueError("the snapshot is not complete: expected steps until one says that nothing is left")
+        collecting = PyGC_Disable()         # a finalizer could begin another snapshot
+        try:
+            return latencies_read(self.core) if latencies else snapshot_read(self.core)
+        finally:
+            if collecting:
+                PyGC_Enable()
 
     # ------------------------------------------------------------------------------------ for tests
 
@@ -247,15 +398,12 @@ cdef class RawCore:
         tags_raise(self.core, amount)
 
     def _hint(self):
-        """Retry hint of the last event, in nanoseconds."""
-        return self.core.events[self.core.event_count - 1].when
+        """Retry hint of the last event, in nanoseconds; 0 without an event."""
+        return self.core.events[self.core.event_count - 1].when if self.core.event_count else 0
 
-    def _freeze(self):
-        """Begin a snapshot, to be finished by _frozen_step, while calls go on."""
-        freeze_begin(self.core)
-
-    def _freeze_step(self, uint64_t blocks):
-        return freeze_step(self.core, blocks)
-
-    def _frozen(self):
-        return snapshot_read(self.core)
+    def _occupy(self, bint occupied):
+        """Be inside a call, as another thread is, or be so no more."""
+        if occupied:
+            self.enter()
+        else:
+            self.leave()

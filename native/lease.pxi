@@ -42,6 +42,7 @@ cdef void lease_enter(Core* core, uint32_t slot, uint32_t index, uint32_t klass,
     lease.model = index
     lease.klass = <uint8_t>klass
     lease.live = 1
+    core.begun = 1
     lease.process = process
     lease.process_prev = NONE
     lease.process_next = second

@@ -25,9 +25,12 @@ cdef tuple model_read(const Counters* counters, int64_t now):
     )
 
 
-cdef object snapshot_read(Core* core):
+cdef object snapshot_read(Core* core, bint frozen=True):
     """(now, partitions, unrouted, connections); a partition is in the order of aimd.dispatch.PartitionSnapshot."""
     cdef const Statistics* statistics = &core.statistics
+    cdef const char* source = statistics.frozen if frozen else statistics.live
+    cdef int64_t now = statistics.now if frozen else core.now
+    cdef uint64_t connections = statistics.connections if frozen else core.open_connections
     cdef const Counters* counters
     cdef const Place* place
     cdef uint32_t number
@@ -35,40 +38,42 @@ cdef object snapshot_read(Core* core):
     cdef list partitions = []
     cdef list own
     for number in range(core.bounds.models):
-        counters = <const Counters*>(statistics.frozen + <uint64_t>number * BLOCK)
+        counters = <const Counters*>(source + <uint64_t>number * BLOCK)
         if counters.used:
-            models.setdefault(counters.partition, []).append(model_read(counters, statistics.now))
+            models.setdefault(counters.partition, []).append(model_read(counters, now))
     for number in range(core.bounds.partitions):
-        place = <const Place*>(statistics.frozen + statistics.places_offset + <uint64_t>number * 64)
+        place = <const Place*>(source + statistics.places_offset + <uint64_t>number * 64)
         if place.used:
             own = sorted(models.get(number, ()))
             partitions.append((place.id, bool(place.removed), bool(place.draining), place.capacity,
                                sum([sum(model[2]) for model in own]), sum([sum(model[3]) for model in own]),
                                tuple(own)))
-    unrouted = numbers_tuple(<const uint64_t*>(statistics.frozen + statistics.unrouted_offset), OUTCOMES)
-    return statistics.now, tuple(sorted(partitions)), unrouted, statistics.connections
+    unrouted = numbers_tuple(<const uint64_t*>(source + statistics.unrouted_offset), OUTCOMES)
+    return now, tuple(sorted(partitions)), unrouted, connections
 
 
-cdef object latencies_read(Core* core):
+cdef object latencies_read(Core* core, bint frozen=True):
     """[(partition, model, sketches)]; a sketch is (sum, largest, {cell: count}), ten of a model: queue time by class,
     service time by class, end to end by class, reclaim.
     """
     cdef const Statistics* statistics = &core.statistics
+    cdef const char* source = statistics.frozen if frozen else statistics.live
     cdef const Counters* counters
     cdef const uint64_t* cells
     cdef uint32_t number, sketch, cell
     cdef list found = []
     cdef list own
     for number in range(core.bounds.models):
-        counters = <const Counters*>(statistics.frozen + <uint64_t>number * BLOCK)
+        counters = <const Counters*>(source + <uint64_t>number * BLOCK)
         if not counters.used:
             continue
         own = []
         for sketch in range(SKETCHES):
-            cells = <const uint64_t*>(statistics.frozen + sketch_offset(statistics, number, sketch))
-            own.append((counters.latency_sum[sketch], counters.latency_max[sketch],
+            cells = <const uint64_t*>(source + sketch_offset(statistics, number, sketch))
+            total = (<object>counters.latency_sum[sketch][1] << 64) | counters.latency_sum[sketch][0]
+            own.append((total, counters.latency_max[sketch],
                         {cell: cells[cell] for cell in range(SKETCH_USED) if cells[cell]}))
-        partition = (<const Place*>(statistics.frozen + statistics.places_offset + counters.partition * 64)).id
+        partition = (<const Place*>(source + statistics.places_offset + counters.partition * 64)).id
         found.append((partition, counters.model, own))
     found.sort(key=lambda one: one[:2])
     return found
@@ -87,16 +92,15 @@ cdef object leases_read(Core* core):
     return found
 
 
-cdef object restore_check(Core* core, leases):
-    """Raise ValueError for leases that core_restore could not take."""
+@cython.boundscheck(True)
+cdef object restore_check(Core* core, tuple leases):
+    """Raise ValueError for leases that core_restore could not take; each is a tuple of seven integers."""
     cdef uint32_t place, index
-    if core.waiting or core.running:
-        raise ValueError(f"{core.waiting} requests wait and {core.running} leases run: leases are restored before that")
+    if core.begun or core.waiting:
+        raise ValueError("leases cannot be restored any more: expected a core in which nothing has waited or run yet")
     slots = {lease[0] & ((1 << SLOT_BITS) - 1) for lease in leases}
     if len(slots) < len(leases):
         raise ValueError("two leases to restore are in one slot: expected each slot once")
-    if any(not 1 <= lease[0] >> SLOT_BITS < 1 << 47 or not 0 <= lease[3] < CLASSES for lease in leases):
-        raise ValueError("a lease to restore has no generation or no class: expected an id that a core gave")
     if slots and max(slots) >= core.bounds.leases:
         raise ValueError(f"a lease to restore is in slot {max(slots)}: expected one below {core.bounds.leases}")
     runs = {}

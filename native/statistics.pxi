@@ -72,7 +72,8 @@ cdef inline void latency_record(Core* core, Counters* counters, uint32_t model, 
                                 uint64_t value) noexcept nogil:
     cdef uint64_t offset = sketch_offset(&core.statistics, model, sketch) + sketch_cell(value) * sizeof(uint64_t)
     (<uint64_t*>statistics_write(core, offset))[0] += 1
-    counters.latency_sum[sketch] += value
+    counters.latency_sum[sketch][0] += value
+    counters.latency_sum[sketch][1] += counters.latency_sum[sketch][0] < value       # the carry
     if value > counters.latency_max[sketch]:
         counters.latency_max[sketch] = value
 

@@ -2,7 +2,8 @@
 """Layout of the dispatch core in memory and its C interface, for core.pyx itself and for native code on top of it.
 
 Everything is taken in one go by core_new; no function below allocates after it. None needs the GIL; callers see to it
-that one thread at a time is inside a core. A function that takes `now` leaves its events in `core.events`, from 0 to
+that one thread at a time is inside a core: who has it for good, or for a while, says so by core_enter and core_leave,
+and whoever comes through Python meanwhile is refused. Integers are within their ranges (see face.py). A function that takes `now` leaves its events in `core.events`, from 0 to
 `core.event_count`, until the next such call; it returns 0 or, when nothing at all was changed, a negative Trouble
 and no events. What the calls mean: aimd/dispatch/face.py. Why it is laid out so: native/DESIGN.md.
 """
@@ -276,7 +277,7 @@ cdef struct Counters:
     uint64_t running_ns[2]      # low, high word
     uint64_t backlog_ns
     uint64_t colour_ns[3]
-    uint64_t latency_sum[SKETCHES]
+    uint64_t latency_sum[SKETCHES][2]   # low, high word: a total never wraps
     uint64_t latency_max[SKETCHES]
 
 cdef struct Place:
@@ -347,6 +348,8 @@ cdef struct Core:
     Statistics statistics
     Bounds bounds
     int64_t needed
+    uint8_t begun               # a lease has begun here, granted or restored: nothing is restored any more
+    uint8_t entered             # see core_enter
     char* memory
     uint64_t memory_bytes
 
@@ -385,6 +388,9 @@ cdef struct LeaseSpec:
 cdef Core* core_new(Bounds bounds, uint64_t generation) noexcept nogil      # NULL: no memory
 cdef void core_free(Core* core) noexcept nogil
 
+cdef bint core_enter(Core* core) noexcept nogil     # False: somebody is inside. Atomic; none of the others looks at it
+cdef void core_leave(Core* core) noexcept nogil
+
 cdef int core_advance(Core* core, int64_t now) noexcept nogil
 cdef int64_t core_open(Core* core, int64_t process, int highest) noexcept nogil
 cdef int core_acquire(Core* core, int64_t now, uint32_t connection, int64_t request, uint32_t partition,
@@ -400,18 +406,26 @@ cdef int64_t core_next(Core* core) noexcept nogil               # nothing is due
 cdef int core_configure(Core* core, int64_t now, const PartitionSpec* spec) noexcept nogil
 cdef int core_remove(Core* core, int64_t now, uint32_t partition) noexcept nogil
 cdef int core_drain(Core* core, int64_t now, uint32_t partition, bint draining) noexcept nogil
-# The caller has seen to it that nothing waits or runs, that slots are free, and that all fits the bounds.
+# The caller has seen to it that no lease has begun and nothing waits, and that all fits the bounds.
 cdef int core_restore(Core* core, int64_t now, const LeaseSpec* specs, uint32_t count) noexcept nogil
 
+# A snapshot in steps: its instant is that of freeze_begin, and between steps the owner of the core goes on with calls.
+# From when freeze_step has returned False until the next freeze_begin nobody writes to the copy: another thread, which
+# has the GIL, may read it by snapshot_read and latencies_read while the owner is inside the core.
 cdef void freeze_begin(Core* core) noexcept nogil
 cdef bint freeze_step(Core* core, uint64_t blocks) noexcept nogil           # False when all is copied
 
-cdef object snapshot_read(Core* core)               # what was frozen, as tuples
-cdef object latencies_read(Core* core)
+cdef object snapshot_read(Core* core, bint frozen=*)    # as tuples: the copy, or (of one's own core) what is now
+cdef object latencies_read(Core* core, bint frozen=*)
 cdef object leases_read(Core* core)
 
 cdef class RawCore:
     cdef Core* core
+    cdef bint collecting
 
-    cdef object told(self, int code, int64_t now, object connection, object request=*)
-    cdef object settled(self, int code, int64_t now, object partition)
+    cdef int enter(self) except -1
+    cdef void leave(self) noexcept
+    cdef str refusal(self, int code, int64_t now, int64_t one, int64_t request)
+    cdef object told(self, int code, int64_t now, int64_t one=*, int64_t request=*)
+    cdef object frozen(self, object epoch)
+    cdef object read_frozen(self, object epoch, bint latencies)

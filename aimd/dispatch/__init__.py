@@ -31,8 +31,8 @@ if TYPE_CHECKING:
         UnknownModelError,
         WouldBlockError,
     )
-    from aimd.dispatch.core import ModelLatencies, NativeCore
-    from aimd.dispatch.face import DispatchCore, Event, canonical
+    from aimd.dispatch.core import ModelLatencies, NativeCore, NativeSnapshot
+    from aimd.dispatch.face import DispatchCore, Event, SteppedSnapshot, canonical
     from aimd.dispatch.queue import PriorityQueue
     from aimd.dispatch.reference import Reference
     from aimd.dispatch.values import (
@@ -77,6 +77,7 @@ __all__ = [
     "ModelLatencies",
     "ModelSnapshot",
     "NativeCore",
+    "NativeSnapshot",
     "Outcome",
     "PartitionConfig",
     "PartitionSnapshot",
@@ -85,6 +86,7 @@ __all__ = [
     "QueueFullError",
     "Reference",
     "RenewalRefusedError",
+    "SteppedSnapshot",
     "UnauthorisedError",
     "UnknownModelError",
     "WouldBlockError",
@@ -115,8 +117,10 @@ _HOMES = {
     "LatencySketch": "core",
     "ModelLatencies": "core",
     "NativeCore": "core",
+    "NativeSnapshot": "core",
     "PriorityQueue": "queue",
     "Reference": "reference",
+    "SteppedSnapshot": "face",
     "canonical": "face",
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 from aimd._native.core import RawCore
 from aimd._native.sketch import LatencySketch
 from aimd.dispatch.policy import check_partition, check_record
+from aimd.dispatch.ranges import check_numbers
 from aimd.dispatch.values import (
     Class,
     CoreSnapshot,
@@ -46,6 +47,27 @@ class ModelLatencies:
     reclaim: LatencySketch
 
 
+class NativeSnapshot:
+    """Implements `aimd.dispatch.face.SteppedSnapshot`; made by `NativeCore.begin_snapshot`."""
+
+    __slots__ = ("_core", "_epoch")
+
+    def __init__(self, core: RawCore, epoch: int) -> None:
+        self._core = core
+        self._epoch = epoch
+
+    def step(self, blocks: int = 4) -> bool:
+        """Copy so many KiB at most, about a quarter of a microsecond each; whether something is left."""
+        return self._core._freeze_step(self._epoch, blocks)  # noqa: SLF001 - two halves of one thing
+
+    def read(self) -> CoreSnapshot:
+        return snapshot_of(self._core._frozen(self._epoch))  # noqa: SLF001
+
+    def latencies(self) -> tuple[ModelLatencies, ...]:
+        """As `NativeCore.latencies`, of the same instant as `read`, and with the same errors."""
+        return latencies_of(self._core._frozen_latencies(self._epoch))  # noqa: SLF001
+
+
 class NativeCore(RawCore):
     """Implements `aimd.dispatch.face.DispatchCore`, constructed as `NativeCore(limits, generation=1)`.
 
@@ -59,6 +81,7 @@ class NativeCore(RawCore):
     """
 
     def configure(self, now: int, partition: int, config: PartitionConfig) -> list[Event]:
+        check_numbers(now=now)
         check_partition(partition, config)
         numbers = config.capacity, config.queue_cap, config.lease_max_ns, config.orphan_grace_ns
         return self._configure(
@@ -66,6 +89,7 @@ class NativeCore(RawCore):
         )
 
     def restore(self, now: int, leases: Sequence[LeaseRecord]) -> list[Event]:
+        check_numbers(now=now)
         for lease in leases:
             check_record(now, lease)
         return self._restore(now, [astuple(lease) for lease in leases])
@@ -75,6 +99,9 @@ class NativeCore(RawCore):
 
     def snapshot(self) -> CoreSnapshot:
         return snapshot_of(self._snapshot())
+
+    def begin_snapshot(self) -> NativeSnapshot:
+        return NativeSnapshot(self, self._freeze())
 
     def latencies(self) -> tuple[ModelLatencies, ...]:
         """Of all models, removed ones included, in ascending order of partition and model id; of one instant."""

@@ -7,6 +7,14 @@ LIMITS = Limits(partitions=3, models=9, requests=130, leases=24, connections=6, 
 UNKNOWN = 99  # neither a partition nor a model
 
 
+def refuses(call):
+    try:
+        call()
+    except ValueError:
+        return True
+    return False
+
+
 class Lockstep:
     """The first core is advanced before each call, the others are not: both must come to the same.
 
@@ -24,6 +32,8 @@ class Lockstep:
         self.ended = []  # some ids of leases that ended
         self.requests = 0
         self.processes = 0
+        self.stepped = []  # snapshots that are being taken, of each core
+        self.began = None  # what they must tell
 
     @property
     def now(self):
@@ -197,6 +207,35 @@ class Lockstep:
             closing = [name for name, (mine, _) in self.monitor.connections.items() if mine == process]
             self.call("exited", now, process, prepare=lambda: self.monitor.closed(closing, process))
 
+    def move_snapshot(self, blocks):
+        """Begin a snapshot on all cores, or go on with it, or (with no blocks) begin another one before it is taken."""
+        if not self.stepped or not blocks:
+            earlier = self.stepped
+            self.stepped = [core.begin_snapshot() for core in self.cores]
+            self.began = self.cores[0].snapshot()
+            for stepped in earlier:
+                assert refuses(stepped.step)
+                assert refuses(stepped.read)
+            return
+        more = [stepped.step(blocks) for stepped in self.stepped]
+        for stepped, some in zip(self.stepped, more, strict=True):
+            if some:
+                assert refuses(stepped.read)
+            else:
+                assert stepped.read() == self.began, "a snapshot is of its beginning"
+        if not any(more):
+            self.stepped = []
+
+    def move_wrong(self, now, index):
+        """A call with a number out of its range, which nobody takes."""
+        wrong = (-1, 1 << 63, 1 << 31, 0.0)[index % 4]
+        if wrong == 1 << 31:
+            self.refused("acquire", now, 0, 1, 0, wrong)
+        elif wrong == -1:
+            self.refused("cancel", now, 0, wrong)
+        else:
+            self.refused("advance", wrong)
+
     def move_configure(self, now, partition, config):
         """Whether the configuration was taken: all cores refuse it or none does."""
         self.call("advance", now, before=[])
@@ -235,6 +274,7 @@ class Lockstep:
         """All cores are replaced by new ones that are configured alike and take over the leases."""
         self.call("advance", now, before=[])
         records = self.cores[0].leases()
+        self.stepped = []
         self.generation = max([self.generation, *(lease >> SLOT_BITS for lease in self.monitor.used)]) + 1
         self.cores = [factory(self.limits, self.generation) for factory in self.factories]
         self.monitor = Monitor(self.limits)
@@ -242,4 +282,6 @@ class Lockstep:
         for partition, config in self.configs.items():
             self.move_configure(now, partition, config)
         self.call("restore", now, records, prepare=lambda: self.monitor.restored(records))
+        if records:
+            self.refused("restore", now, records)
         assert self.cores[0].leases() == records

@@ -128,6 +128,14 @@ def machine(*factories, limits=LIMITS):
         def drain(self, step, partition, draining):
             self.desk.move_drain(self.desk.now + step, partition, draining)
 
+        @rule(blocks=st.sampled_from((0, 1, 2, 5, 1000)))
+        def snapshot(self, blocks):
+            self.desk.move_snapshot(blocks)
+
+        @rule(index=INDEX)
+        def wrong(self, index):
+            self.desk.move_wrong(self.desk.now, index)
+
         @rule(step=STEPS)
         def restart(self, step):
             self.desk.move_restart(self.desk.now + step)

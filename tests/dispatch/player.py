@@ -14,6 +14,7 @@ STEPS = (0, 0, 0, 0, 1, 1, 2, 7, 60)
 WAITS = (AGES, AGES + 1, AGES + 3, 40, 10, 3, 2, 1, 0, -1)
 CLASSES = (0, 1, 2, 0, 1, 2, -1)
 MODELS = (0, 1, 2, 3, 0, 1, 2, 3, 0, 1, UNKNOWN)
+BLOCKS = (1, 1, 2, 5, 1, 0, 1000, 1)
 WEIGHTS = (1, 1, 2, 3, 7, 999, 1000)
 
 
@@ -68,8 +69,12 @@ def play(factories, seed, steps):
         (0.5, lambda desk, dice, now: desk.move_restart(now)),
     ]
     chosen = dice.choices([move for _, move in moves], [weight for weight, _ in moves], k=steps)
-    for move in chosen:
+    for number, move in enumerate(chosen):
         move(desk, dice, desk.now + dice.choice(STEPS))
+        if number % 5 == 2:
+            desk.move_snapshot(BLOCKS[number // 5 % len(BLOCKS)])
+        if number % 50 == 33:
+            desk.move_wrong(desk.now, number // 50)
     return desk
 
 

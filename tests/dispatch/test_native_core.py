@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,9 @@ def resident_bytes():
 )
 def test_bounds_have_their_ranges(bound, most):
     for wrong in (0, -1, most + 1):
-        with pytest.raises(ValueError, match=f"a core's {bound} are {wrong}: 1 to {most} is expected"):
+        with pytest.raises(
+            ValueError, match=f"{bound} of a core's limits is {wrong}: an integer from 1 to {most} is expected"
+        ):
             NativeCore(replace(SMALL, **{bound: wrong}))
 
 
@@ -159,26 +161,46 @@ def test_a_snapshot_is_of_its_beginning_whatever_happens_meanwhile():
         core, connection = core_with(ModelConfig(0), ModelConfig(1, guarantee=1))
         core.configure(0, 1, PartitionConfig((ModelConfig(0),), 4, queue_cap=50))
         busy(core, connection, 0, 1)
-        before = core.snapshot()
-        core._freeze()
+        before, latencies = core.snapshot(), plain_latencies(core.latencies())
+        stepped = core.begin_snapshot()
         busy(core, connection, 1, 2)
-        core._freeze_step(step)
+        assert stepped.step(step)
         busy(core, connection, 2, 20)
+        assert core.snapshot() != before  # the whole one is of now, and does not disturb the stepped one
         core.remove_partition(core.now, 1)
         core.configure(core.now, 1, PartitionConfig((), 3, queue_cap=50))
         busy(core, connection, 3, 20)
-        while core._freeze_step(step):
-            pass
-        assert core._frozen() == tuple(map(plain, astuple(before)))
-        assert core.snapshot() != before
+        while stepped.step(step):
+            core.acquire(core.now, connection, 10**6, 0, 99)
+        busy(core, connection, 5, 20)
+        assert stepped.read() == before
+        assert plain_latencies(stepped.latencies()) == latencies
+        assert plain_latencies(core.latencies()) != latencies
         core._check()
 
 
-def plain(value):
-    """Dataclasses as the tuples that the compiled module makes of them."""
-    if isinstance(value, tuple | list):
-        return tuple(map(plain, value))
-    return value
+def plain_latencies(models):
+    """What the sketches tell."""
+    told = []
+    for one in models:
+        sketches = (*one.queue, *one.service, *one.total, one.reclaim)
+        told.append((one.partition, one.model, [(s.count, s.total, s.largest, s.values()) for s in sketches]))
+    return told
+
+
+def test_sums_of_latencies_do_not_wrap():
+    core, connection = core_with(lease_max_ns=1 << 62)
+    end = (1 << 62) - 1
+    for number in range(5):
+        core.acquire(0, connection, number, 0, 0, Class.LOW, start_by=1 << 62)
+    leases = [record.lease for record in core.leases()]
+    for lease in leases:
+        core.release(end, connection, lease)
+    (told,) = core.latencies()
+    assert told.service[Class.LOW].total == SLOTS * end
+    core.release(2 * end, connection, core.leases()[0].lease)
+    (told,) = core.latencies()
+    assert told.total[Class.LOW].total == SLOTS * end + 2 * end > 1 << 64
 
 
 def busy(core, connection, round_, count):
