@@ -1,13 +1,15 @@
 """All states of small instances that a number of moves can reach, each watched by the monitor.
 
 States are told apart by what decides the future: who waits in which order, who runs, the counters of credit and the
-tags relative to V. Deadlines and the life of leases are left to the random lives.
+tags relative to V. Deadlines and the life of leases are left to the random lives. The native core cannot be copied: it
+lives each history again from its beginning, and must answer as the reference did and be whole at its end.
 """
 
 import pickle
 from itertools import product
 
-from aimd.dispatch.face import Limits, ModelConfig, PartitionConfig
+from aimd.dispatch.face import Limits, ModelConfig, PartitionConfig, canonical
+from aimd.dispatch.reference import Reference
 from tests.dispatch.lockstep import Lockstep
 
 AGES = 1_000_000
@@ -74,10 +76,51 @@ def key_of(desk):
     return tuple(models), tuple(place.waited), waiting
 
 
-def explore(factory, config, depth, classes=(0, 2)):
+class Recorded(Reference):
+    """The reference, which remembers what it was told and what it said."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.journal = []
+
+    def note(self, name, args, answer):
+        self.journal.append((name, args, canonical(answer) if isinstance(answer, list) else answer))
+        return answer
+
+    def advance(self, *args):
+        return self.note("advance", args, super().advance(*args))
+
+    def open(self, *args):
+        return self.note("open", args, super().open(*args))
+
+    def configure(self, *args):
+        return self.note("configure", args, super().configure(*args))
+
+    def acquire(self, *args):
+        return self.note("acquire", args, super().acquire(*args))
+
+    def release(self, *args):
+        return self.note("release", args, super().release(*args))
+
+    def cancel(self, *args):
+        return self.note("cancel", args, super().cancel(*args))
+
+
+def replayed(factory, core):
+    """A core of another kind that lived what this recorded one did, and answered as it did."""
+    other = factory(LIMITS, 1)
+    for name, args, answer in core.journal:
+        said = getattr(other, name)(*args)
+        said = canonical(said) if isinstance(said, list) else said
+        assert said == answer, f"{name}{args}: {said} instead of {answer}"
+    assert other.snapshot() == core.snapshot()
+    return other
+
+
+def explore(factory, config, depth, classes=(0, 2), look=lambda core: None):
     """The number of states within `depth` moves of a core of which the first model has all that it may have.
 
-    AssertionError where a promise breaks.
+    `look` is called with the core after each move in each state. AssertionError where a promise breaks.
     """
     desk = Lockstep([factory], LIMITS)
     desk.move_configure(0, 0, config)
@@ -91,7 +134,10 @@ def explore(factory, config, depth, classes=(0, 2)):
         for state in frontier:
             for move, *args in moves(len(config.models), classes):
                 desk = pickle.loads(state)
-                if move(desk, *args) is not False and (key := key_of(desk)) not in seen:
+                if move(desk, *args) is False:
+                    continue
+                look(desk.cores[0])
+                if (key := key_of(desk)) not in seen:
                     seen.add(key)
                     found.append(pickle.dumps(desk))
         frontier = found

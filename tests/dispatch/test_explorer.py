@@ -1,9 +1,10 @@
-"""T1 to T4 in every state of small instances, and T4 for histories of any length."""
+"""T1 to T4 in every state of small instances, of reference and native core, and T4 for histories of any length."""
 
 import pytest
 
+from aimd.dispatch.core import NativeCore
 from aimd.dispatch.reference import Reference
-from tests.dispatch.explorer import config_of, credit_states, explore, instances
+from tests.dispatch.explorer import Recorded, config_of, credit_states, explore, instances, replayed
 from tests.dispatch.faults import CreditDueTogether, CreditOneLate, DropsGreenTier, IgnoresLimits, OverfillsPartition
 
 
@@ -19,12 +20,31 @@ def test_a_credit_that_can_be_late_is_found(fault):
         credit_states(fault().credit)
 
 
+def live_natively(core):
+    replayed(NativeCore, core)._check()
+
+
 def test_every_state_of_two_models():
-    assert sum(explore(Reference, config, depth=3) for config in instances(2)) > 5000
+    assert sum(explore(Recorded, config, depth=3, look=live_natively) for config in instances(2)) > 5000
 
 
 def test_every_state_of_three_models():
-    assert sum(explore(Reference, config, depth=2) for config in instances(3, capacities=(2,))) > 1000
+    few = instances(3, capacities=(2,))
+    assert sum(explore(Recorded, config, depth=2, look=live_natively) for config in few) > 1000
+
+
+def test_a_core_that_answers_otherwise_is_found():
+    config = config_of(2, ((0, 1, 1), (1, 2, 1)))
+    with pytest.raises(AssertionError, match="instead of"):
+        explore(Recorded, config, depth=4, look=lambda core: replayed(DropsGreenTier, core))
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(("models", "depth"), [(2, 5), (3, 3)])
+def test_the_native_core_in_every_state_within_more_moves(models, depth):
+    for config in instances(models):
+        explore(Recorded, config, depth, classes=(0, 1, 2), look=live_natively)
 
 
 @pytest.mark.campaign
