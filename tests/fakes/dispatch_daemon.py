@@ -4,12 +4,13 @@ What only a test wants: it is killed and started again with its leases kept, sta
 was asked. The real server has the same `path`, `start`, `kill`, `stall` and `resume`.
 """
 
-import os
 import selectors
 import socket
 import struct
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from aimd.dispatch import Limits, ModelConfig, PartitionConfig, Reference
 from aimd.dispatch.values import Kind, Outcome
@@ -18,7 +19,7 @@ from tests.fakes.dispatch_frames import (
     DUPLICATE,
     OUT_OF_ORDER,
     UNKNOWN_HANDLE,
-    BadFrame,
+    BadFrameError,
     decode,
     encode,
     whole_frame,
@@ -102,7 +103,7 @@ class DispatchDaemon:
             peer.sock.close()
         self.selector.close()
         self.listener.close()
-        os.unlink(self.path)
+        Path(self.path).unlink()
 
     def restart(self, pause=0.0):
         self.kill()
@@ -220,7 +221,7 @@ class DispatchDaemon:
                 self.answer(peer, decode(frame))
                 if peer.sock.fileno() < 0:
                     return
-        except BadFrame as bad:
+        except BadFrameError as bad:
             self.write(peer, encode("error", error=bad.error, message=str(bad)))
             self.end(peer)
 
@@ -234,14 +235,14 @@ class DispatchDaemon:
     def answer(self, peer, fields):
         self.frames.append(fields)
         if (fields["kind"] == "hello") != (peer.connection is None):
-            raise BadFrame(OUT_OF_ORDER, "hello comes first, and once")
+            raise BadFrameError(OUT_OF_ORDER, "hello comes first, and once")
         getattr(self, "on_" + fields["kind"])(peer, fields)
 
     def on_hello(self, peer, fields):
         if self.greeting_error is not None:
-            raise BadFrame(*self.greeting_error)
+            raise BadFrameError(*self.greeting_error)
         if not fields["first"] <= 1 <= fields["last"]:
-            raise BadFrame(BAD_VERSION, "version 1 is spoken")
+            raise BadFrameError(BAD_VERSION, "version 1 is spoken")
         peer.connection = self.core.open(peer.process, self.highest)
         self.peers[peer.connection] = peer
         requests = self.requests_per_connection
@@ -275,9 +276,9 @@ class DispatchDaemon:
 
     def on_acquire(self, peer, fields):
         if fields["handle"] >= len(peer.handles):
-            raise BadFrame(UNKNOWN_HANDLE, f"handle {fields['handle']}")
+            raise BadFrameError(UNKNOWN_HANDLE, f"handle {fields['handle']}")
         if fields["request"] in peer.waiting:
-            raise BadFrame(DUPLICATE, f"request {fields['request']}")
+            raise BadFrameError(DUPLICATE, f"request {fields['request']}")
         partition, model = peer.handles[fields["handle"]]
         if fields["flags"] & ACQUIRE_QUIET:
             peer.quiet.add(fields["request"])
@@ -346,7 +347,5 @@ class DispatchDaemon:
     @staticmethod
     def write(peer, data):
         """Small frames to readers: what does not fit is a fault of the test."""
-        try:
+        with suppress(OSError):
             assert peer.sock.send(data) == len(data)
-        except OSError:
-            pass

@@ -7,7 +7,7 @@ KINDS = ["hello", "open", "acquire", "release", "renew", "adopt", "cancel"]
 BAD_SIZE, UNKNOWN_KIND, BAD_MAGIC, BAD_VERSION, OUT_OF_ORDER, BAD_FIELD, DUPLICATE, UNKNOWN_HANDLE = range(1, 9)
 
 
-class BadFrame(Exception):
+class BadFrameError(Exception):
     """`error`: the number that the ERROR frame bears."""
 
     def __init__(self, error, message):
@@ -21,7 +21,7 @@ def whole_frame(buffer):
         return None
     size = int.from_bytes(buffer[:2], "little")
     if size % 8 or not 16 <= size <= 512:
-        raise BadFrame(BAD_SIZE, f"size {size}")
+        raise BadFrameError(BAD_SIZE, f"size {size}")
     if len(buffer) < size:
         return None
     frame = bytes(buffer[:size])
@@ -31,14 +31,14 @@ def whole_frame(buffer):
 
 def expect(condition, what):
     if not condition:
-        raise BadFrame(BAD_FIELD, what)
+        raise BadFrameError(BAD_FIELD, what)
 
 
 def decode(frame):
     """The fields of a client's frame, by name; strict about everything that DISPATCH.md says."""
     size, kind, flags, word = struct.unpack_from("<HBBI", frame)
     if not 1 <= kind <= 7:
-        raise BadFrame(UNKNOWN_KIND, f"kind {kind}")
+        raise BadFrameError(UNKNOWN_KIND, f"kind {kind}")
     name = KINDS[kind - 1]
     if kind == OPEN:
         (tag,) = struct.unpack_from("<Q", frame, 8)
@@ -49,10 +49,10 @@ def decode(frame):
         text = frame[16 : 16 + model + place]
         return {"kind": name, "tag": tag, "model": text[:model].decode(), "partition": text[model:].decode()}
     if size != {HELLO: 24, ACQUIRE: 32}.get(kind, 16):
-        raise BadFrame(BAD_SIZE, f"{name} of {size} bytes")
+        raise BadFrameError(BAD_SIZE, f"{name} of {size} bytes")
     if kind == HELLO:
         if word != 0x444D4941:
-            raise BadFrame(BAD_MAGIC, "no AIMD")
+            raise BadFrameError(BAD_MAGIC, "no AIMD")
         first, last, features, reserved = struct.unpack_from("<HHIQ", frame, 8)
         expect(flags == 0 and features == 0 and reserved == 0, "reserved of hello")
         return {"kind": name, "first": first, "last": last}

@@ -27,7 +27,7 @@ from aimd.protocol.frames import AcquireFlag, FrameError
 ANSWER_GRACE = 1_000_000_000  # ns that the daemon gets, past the end of a wait, to say how the wait ended
 NO_WAIT_PATIENCE = 1_000_000_000  # ns that a request that will not queue waits for a daemon that restarts
 _FIRST_PAUSE = 10_000_000  # ns between two attempts to connect; doubled up to the longest, then jittered
-_LONGEST_PAUSE = 1_000_000_000
+_LONGEST_PAUSE = 250_000_000  # short, since a Unix socket that is not there costs a microsecond to try
 _STABLE = 1_000_000_000  # ns; a connection that lasted this long starts the pauses anew
 _SAME_VERSION = "bring aimd and its client to the same version"
 _PASSING = frozenset({FrameError.TOO_MANY_CONNECTIONS, FrameError.TOO_SLOW, FrameError.UNKNOWN_HANDLE})
