@@ -1,4 +1,6 @@
-"""The `aimd` command: run the daemon, read an inventory without one, check a configuration, drive a simulated node."""
+"""The `aimd` command: run the daemon, read an inventory without one, check a configuration, replay a trace;
+drive a simulated node.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +32,20 @@ class Reporting(click.Group):
 
 
 class LazyGroup(Reporting):
-    """Loads `sim` only when it is asked for: the simulator is no part of what a real node needs."""
+    """Loads `sim` and `replay` only when they are asked for: they are no part of what a real node needs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "sim"])
+        return sorted([*super().list_commands(ctx), "replay", "sim"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "sim":
             from aimd.sim.commands import sim  # noqa: PLC0415
 
             return sim
+        if cmd_name == "replay":
+            from aimd.replay.command import replay  # noqa: PLC0415
+
+            return replay
         return super().get_command(ctx, cmd_name)
 
 

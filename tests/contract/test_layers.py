@@ -29,6 +29,9 @@ ALLOWED = [
     ("aimd.adapters.hip.helper", "subprocess"),
     ("aimd.adapters.dra.plugin", "grpc"),
     ("aimd.dispatch.gate", "aiohttp.web"),
+    ("aimd.cli", "aimd.replay.command"),
+    ("aimd.replay", "aimd.dispatch"),
+    ("aimd.replay.plot", "matplotlib.figure"),
     ("aimd.adapters.http.server", "aiohttp"),
     ("aimd.config", "tomli"),
     ("aimd.cli", "aimd.sim.commands"),
@@ -50,6 +53,8 @@ FORBIDDEN = [
     ("layers", "aimd.errors", "aimd.rundirs"),
     ("layers", "aimd._native", "aimd.errors"),
     ("layers", "aimd.daemon", "aimd.cli"),
+    ("layers", "aimd.daemon", "aimd.replay"),
+    ("layers", "aimd.replay", "aimd.daemon"),
     ("adapters", "aimd.adapters", "aimd.planning"),
     ("adapters", "aimd.adapters", "aimd.config"),
     *(("pure", "aimd.domain", name) for name in ("asyncio", "datetime", "logging", "os", "pathlib")),
@@ -60,6 +65,7 @@ FORBIDDEN = [
     ("door-aiohttp", "aimd.daemon", "aiohttp"),
     ("door-grpc", "aimd.adapters", "grpc"),
     ("door-kubernetes", "aimd.daemon", "kubernetes"),
+    ("door-matplotlib", "aimd.replay", "matplotlib"),
     ("door-mfusepy", "aimd.sim", "mfusepy"),
     ("door-prometheus_client", "aimd.daemon", "prometheus_client"),
     ("door-pyroute2", "aimd.adapters", "pyroute2"),
@@ -70,8 +76,8 @@ FORBIDDEN = [
     ("simulator", "aimd.ctl", "aimd.sim.commands"),
     ("simulator", "aimd.daemon.loop", "aimd.sim.node"),
 ]
-MODULES = "__main__ cli ctl daemon adapters sim doctor dispatch ports planning protocol config domain rundirs mistakes exits errors _native"
-SUBMODULES = "adapters.uevents adapters.kube adapters.kube.watch adapters.hip adapters.hip.helper adapters.http adapters.http.server adapters.dra adapters.dra.plugin dispatch.gate daemon.simulation daemon.loop sim.commands sim.node"
+MODULES = "__main__ cli ctl daemon replay adapters sim doctor dispatch ports planning protocol config domain rundirs mistakes exits errors _native"
+SUBMODULES = "adapters.uevents adapters.kube adapters.kube.watch adapters.hip adapters.hip.helper adapters.http adapters.http.server adapters.dra adapters.dra.plugin dispatch.gate replay.command replay.plot daemon.simulation daemon.loop sim.commands sim.node"
 
 
 def lint(directory, *contracts):
