@@ -42,6 +42,59 @@ class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     orphan_grace_seconds: Seconds = 60.0
 
 
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+
+
+class Waits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[dispatch.wait_seconds]: how long a request of a class waits when it does not say."""
+
+    high: Seconds = 5.0
+    medium: Seconds = 15.0
+    low: Seconds = 60.0
+
+
+class Allow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[[dispatch.allow]]: who may use which models, beyond operators, owners and holders of claims.
+
+    Attributes:
+        user, group: name or number; pod: a pattern for pod UIDs. At least one is given, and all that are must fit.
+        models, partitions: patterns with * and ?.
+        highest: the best class that may be asked for.
+    """
+
+    models: Annotated[list[str], msgspec.Meta(min_length=1)]
+    highest: Literal["high", "medium", "low"] = "medium"
+    partitions: Annotated[list[str], msgspec.Meta(min_length=1)] = msgspec.field(default_factory=lambda: ["*"])
+    user: str | Uid | None = None
+    group: str | Uid | None = None
+    pod: str | None = None
+
+
+class Dispatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[dispatch]: the service that requests of models wait at.
+
+    Attributes:
+        queue_cap: waiting requests of a partition, model_queue_cap: of a model on it.
+        lease_max_seconds: after this a lease that was not renewed is taken back.
+        lost_seconds: how long the lease of a living process without a connection is kept.
+        connections: in all, connections_per_user: of one uid.
+        waiting_per_connection, waiting_per_user: requests.
+        patience_seconds: how long a client that does not read is kept.
+    """
+
+    queue_cap: Count = 4096
+    model_queue_cap: Count = 1024
+    lease_max_seconds: Seconds = 600.0
+    lost_seconds: Seconds = 30.0
+    connections: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 8192
+    connections_per_user: Count = 1024
+    waiting_per_connection: Count = 1024
+    waiting_per_user: Count = 16384
+    patience_seconds: Seconds = 30.0
+    wait_seconds: Waits = Waits()
+    allow: list[Allow] = []
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -60,6 +113,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_level: str = "info"
     switching: Switching = Switching()
     placement: Placement = Placement()
+    dispatch: Dispatch = Dispatch()
     layout: dict[str, str] = {}
 
     def modes(self) -> dict[str, PartitionMode]:
@@ -97,6 +151,12 @@ def parse_config(text: str, name: str) -> Config:
     config = _typed(text, name, Config, "systemd/aimd.toml explains every setting")
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise ConfigError(f"{name}: log_level is {config.log_level!r}, expected debug, info, warning or error")
+    for number, rule in enumerate(config.dispatch.allow):
+        if rule.user is None and rule.group is None and rule.pod is None:
+            raise ConfigError(
+                f"{name}: dispatch.allow[{number}] says not whom it is for, expected user, group or pod",
+                hint='for everybody outside of pods: user = "..." per user, or a group; for every pod: pod = "*"',
+            )
     _check_layout(config.layout, name)
     return config
 

@@ -95,6 +95,21 @@ class DriverEvents(Protocol):
     async def close(self) -> None: ...
 
 
+class Dispatch(Protocol):
+    """The service that requests wait at, as a mode switch sees it."""
+
+    async def drain(self, gpu: str, until: float) -> tuple[int, ...]:
+        """Admit nothing more on the GPU and wait for what waits and runs there, until then (CLOCK_MONOTONIC seconds).
+
+        Returns the pids whose leases still run; none if all is quiet.
+        """
+        ...
+
+    def undrain(self, gpu: str) -> None:
+        """Admit again."""
+        ...
+
+
 class Ledger(Protocol):
     """Durable memory. Methods block and belong to one worker thread; what `commit` returned from survives kill -9."""
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from aimd.domain.gpu import Holder
 from aimd.domain.modes import ComputeMode
-from aimd.errors import DriverError, UnstableError
+from aimd.errors import DriverError, NotFoundError, UnreachableError, UnstableError
 from aimd.planning import effects as fx
-from aimd.ports import GpuDriver, Process, Processes
+from aimd.ports import Dispatch, GpuDriver, Process, Processes
 
 Result = TypeVar("Result")
 NO_DRIVER = (errno.ENOENT, errno.ENODEV)  # of the topology: any other errno says that it could not be read
@@ -25,9 +26,10 @@ class Executor:
     scan of the others waiting. The ledger gets one, which makes its commits a sequence.
     """
 
-    def __init__(self, driver: GpuDriver, processes: Processes) -> None:
+    def __init__(self, driver: GpuDriver, processes: Processes, dispatch: Dispatch) -> None:
         self._driver = driver
         self._processes = processes
+        self._dispatch = dispatch
         self._driver_threads = ThreadPoolExecutor(4, thread_name_prefix="gpu")
         self._ledger_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
@@ -60,11 +62,23 @@ class Executor:
             await asyncio.sleep(effect.seconds)
             return fx.Woken(effect.token)
         if isinstance(effect, fx.Drain):
-            return fx.Drained(effect.token)  # no lease can run: the dispatch service is not part of this version
+            return fx.Drained(effect.token, await self._drain(effect))
+        if isinstance(effect, fx.Undrain):
+            self._dispatch.undrain(effect.gpu)
         if isinstance(effect, fx.WatchProcess):
             seen = await self._processes.ended(effect.pid, effect.start_time)
             return fx.HolderEnded(effect.pid, effect.start_time, seen)
         return None
+
+    async def _drain(self, effect: fx.Drain) -> tuple[Holder, ...]:
+        left = await self._dispatch.drain(effect.gpu, effect.until)
+        return tuple(Holder(pid, self._command(pid), frozenset({effect.gpu})) for pid in left)
+
+    def _command(self, pid: int) -> str | None:
+        try:
+            return self._processes.identify(pid).command
+        except (NotFoundError, UnreachableError):
+            return None
 
     async def _poll(self) -> fx.Polled | fx.Scanned:
         """What could not be read is told like a scan that failed: the warning stands until a scan succeeds."""

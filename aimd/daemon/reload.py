@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from aimd.config import Config, read_config
+from aimd.config import Config, Dispatch, read_config
+from aimd.daemon.dispatch_setup import settings_of
+from aimd.daemon.dispatching import ServiceSettings
 from aimd.daemon.loop import Reload
 from aimd.planning import effects as fx
 from aimd.planning.policy import Policy
 from aimd.planning.rooms import Repartition
 
 # Read once at the start: what they decide is built then.
-NEEDS_RESTART = frozenset({"sysfs_root", "operators", "poll_seconds", "log_level"})
+NEEDS_RESTART = frozenset(
+    {
+        "sysfs_root",
+        "operators",
+        "poll_seconds",
+        "log_level",
+        "dispatch.connections",
+        "dispatch.connections_per_user",
+        "dispatch.waiting_per_connection",
+        "dispatch.waiting_per_user",
+        "dispatch.patience_seconds",
+    }
+)
 
 
 def policy_of(config: Config) -> Policy:
@@ -30,16 +45,29 @@ def policy_of(config: Config) -> Policy:
     )
 
 
-def reloading(path: Path, first: Config) -> Reload:
-    """A function that reads the file anew; a file that is not valid raises ConfigError and changes nothing."""
+def _changed(before: Config, after: Config) -> list[str]:
+    """Settings that differ; those of [dispatch] one by one, since only some of them need a restart."""
+    names = [field.name for field in msgspec.structs.fields(Config) if field.name != "dispatch"]
+    changed = [name for name in names if getattr(before, name) != getattr(after, name)]
+    fields = [field.name for field in msgspec.structs.fields(Dispatch)]
+    inner = [name for name in fields if getattr(before.dispatch, name) != getattr(after.dispatch, name)]
+    return changed + [f"dispatch.{name}" for name in inner]
+
+
+def reloading(path: Path, first: Config, reconfigure: Callable[[ServiceSettings], None]) -> Reload:
+    """A function that reads the file anew; a file that is not valid raises ConfigError and changes nothing.
+
+    `reconfigure` is the dispatch service's.
+    """
     current = first
 
     def reload() -> tuple[fx.Reconfigured, list[str], list[str]]:
         nonlocal current
         before, after = current, read_config(path)
+        settings = settings_of(after)
         current = after
-        names = [field.name for field in msgspec.structs.fields(Config)]
-        changed = [name for name in names if getattr(before, name) != getattr(after, name)]
+        reconfigure(settings)
+        changed = _changed(before, after)
         event = fx.Reconfigured(
             policy_of(after), after.modes(), after.layout_digest(), before.layout_digest(), before.modes()
         )

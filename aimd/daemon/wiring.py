@@ -23,6 +23,8 @@ from aimd.adapters.http.server import LocalApi, NodeFacts
 from aimd.adapters.ledger import SqliteLedger
 from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, holder_of
 from aimd.config import Config
+from aimd.daemon.dispatch_setup import dispatch_service
+from aimd.daemon.dispatching import DispatchService
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.reload import policy_of, reloading
@@ -30,9 +32,11 @@ from aimd.errors import ConfigError, ConflictError, InvalidInputError, Unreachab
 from aimd.planning import effects as fx
 from aimd.planning.reconcile import Reconciler
 from aimd.ports import DriverEvents, Sysfs
-from aimd.rundirs import API_SOCKET, RunDirectories
+from aimd.rundirs import API_SOCKET, DISPATCH_SOCKET, RunDirectories
 
 log = logging.getLogger("aimd")
+
+FOLLOW_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +139,11 @@ async def run(
         async with node(config, paths, simulate) as machine:
             ledger = SqliteLedger(Path(paths.state) / "ledger.db", time.time())
             layout = replace(SYSTEM, root=config.sysfs_root) if machine.simulated is None else SYSTEM
-            executor = Executor(AmdgpuDriver(machine.sysfs, command_of, layout, holder_of), LinuxProcesses())
+            service, listening = dispatch_service(config, paths, machine.boot_id, operators, lambda: loop.snapshot)
+            executor = Executor(AmdgpuDriver(machine.sysfs, command_of, layout, holder_of), LinuxProcesses(), service)
             generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
             reconciler = Reconciler(policy_of(config), machine.boot_id, generation)
-            reload = reloading(config_path, config) if config_path is not None else None
+            reload = reloading(config_path, config, service.reconfigure) if config_path is not None else None
             loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload)
             root = config.sysfs_root if machine.simulated is None else None
             api = LocalApi(loop, operators, NodeFacts(machine.boot_id, machine.simulated, started, root))
@@ -146,37 +151,54 @@ async def run(
             try:
                 first = fx.Started(await executor.on_ledger(ledger.load), config.modes(), config.layout_digest())
                 running = asyncio.create_task(loop.run(first, machine.sources))
-                await _serve(loop, api, socket, stop, running, machine)
+                await _serve(loop, api, service, socket, stop, running, machine)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
                 await api.close()
+                service.close()
+                listening.close()
                 await executor.on_ledger(ledger.close)
                 executor.close()
                 socket.unlink(missing_ok=True)
+                (Path(paths.runtime) / DISPATCH_SOCKET).unlink(missing_ok=True)
 
 
 async def _serve(
-    loop: ControlLoop, api: LocalApi, socket: Path, stop: asyncio.Event, running: asyncio.Task[None], machine: Node
+    loop: ControlLoop,
+    api: LocalApi,
+    service: DispatchService,
+    socket: Path,
+    stop: asyncio.Event,
+    running: asyncio.Task[None],
+    machine: Node,
 ) -> None:
-    """Open the API when the node was looked at, say when the inventory is there, and wait for the end."""
-    stopping = asyncio.create_task(stop.wait())
+    """Open API and dispatch when the node was looked at, say when the inventory is there, and wait for the end."""
+    stopping, dead = asyncio.create_task(stop.wait()), asyncio.create_task(service.ended.wait())
     looked, ready = asyncio.create_task(loop.looked.wait()), asyncio.create_task(loop.ready.wait())
+    following = asyncio.create_task(service.follow(lambda generation: loop.changed(generation, FOLLOW_SECONDS)))
     try:
         await asyncio.wait({looked, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
         if looked.done():
+            held = service.begin()
+            if held:
+                log.info("%d lease(s) of processes that go on were taken over", held)
             await api.start(socket)
             if not loop.ready.is_set():
                 warnings = "; ".join(loop.snapshot.warnings)
                 log.warning("not ready: %s; API on %s", warnings, socket)
-            await asyncio.wait({ready, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ready, stopping, running, dead}, return_when=asyncio.FIRST_COMPLETED)
         if loop.ready.is_set():
             sys.stderr.write(_ready_line(loop, machine, socket))
-            await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopping, running, dead}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
+        if dead.done():
+            raise UnreachableError(
+                "the dispatch thread has ended", hint="the log says why; the daemon is to be restarted"
+            )
     finally:
-        for task in (stopping, looked, ready):
+        for task in (stopping, looked, ready, dead, following):
             task.cancel()
 
 

@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,7 @@ class DispatchServer:
         caps = caps or Caps()
         self._limits = limits
         self._lease_path = lease_path
+        self._boot_id = boot_id
         self.found = read_leases(lease_path, boot_id)
         # Milliseconds since 1970 are above any generation that leases got to, even if their file was lost.
         generation = max(self.found.generation, time.time_ns() // 1_000_000)
@@ -104,7 +105,7 @@ class DispatchServer:
         self._fresh.replace(self._lease_path)
         return running
 
-    def start(self, ended: Callable[[Future[None]], None] | None = None) -> None:
+    def start(self, ended: Callable[[Future[None]], object] | None = None) -> None:
         """Begin to serve; `ended` is called in the dispatch thread when that ends, for whatever reason."""
         if ended is not None:
             self._ended.add_done_callback(ended)
@@ -211,6 +212,11 @@ class DispatchServer:
     def deny(self, question: Question, outcome: Outcome, message: str) -> None:
         with self._lock:
             self._raw.deny(*question.key, outcome, message.encode())
+
+    def holders(self, partitions: Collection[int]) -> tuple[int, ...]:
+        """Pids of the processes that hold leases on these partitions, as the lease file has it now."""
+        found = read_leases(self._lease_path, self._boot_id).leases
+        return tuple(sorted({lease.pid for lease in found if lease.partition in partitions}))
 
     # -- reading ---------------------------------------------------------------------------------------------
 

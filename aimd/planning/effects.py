@@ -145,9 +145,10 @@ class Reconfigured:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """No lease runs on the GPU and none is admitted."""
+    """No lease is admitted on the GPU; `left` are the processes whose leases still ran when the time was over."""
 
     token: int
+    left: tuple[Holder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +245,14 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """End admission on the GPU and wait for its leases; answered by Drained."""
+    """End admission on the GPU and wait until no lease runs there, at most until then (CLOCK_MONOTONIC seconds).
+
+    Answered by Drained.
+    """
 
     token: int
     gpu: str
+    until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,10 @@ class Transaction:
         self._keep(replace(switch, step=step, began=now.monotonic))
         return self._step(SwitchEvent.BEGIN, now, budget=self.change.wait_seconds)
 
-    def _drained(self, _event: fx.Drained, _observed: Observed, now: fx.Instant) -> Reached:
+    def _drained(self, event: fx.Drained, _observed: Observed, now: fx.Instant) -> Reached:
+        if event.left:
+            words = f"requests are still running on GPU {self._switch.step.gpu}, of {_names(list(event.left))}"
+            return self._step(SwitchEvent.DEADLINE, now, Reason.GPU_BUSY, words)
         return self._step(SwitchEvent.DRAINED, now)
 
     def _holders_while_waiting(self, event: fx.HoldersSeen, observed: Observed, now: fx.Instant) -> Reached:
@@ -304,7 +307,7 @@ class Transaction:
         target = step.after.memory if memory else step.after.compute
         before = step.before.compute
         table: dict[SwitchState, tuple[fx.Effect, ...]] = {
-            SwitchState.DRAINING: (fx.Drain(token, step.gpu),),
+            SwitchState.DRAINING: (fx.Drain(token, step.gpu, switch.deadline or 0.0),),
             SwitchState.WAITING: (fx.ListHolders(token),),
             SwitchState.SWITCHING: (fx.WriteMode(token, step.gpu, target),) if target is not None else (),
             SwitchState.RESCANNING: (fx.Scan(token),),

@@ -24,6 +24,7 @@ from aimd.planning.reconcile import Reconciler
 from aimd.ports import DriverEvents, GpuDriver, Ledger
 from aimd.sim.node import SimulatedNode
 from aimd.sim.state import SimState, new_state
+from tests.fakes.dispatch import IdleDispatch
 
 FAST = {"switch_seconds": 0.005, "rebuild_seconds": 0.0001, "reap_seconds": 0.01}
 ADDRESSES = [f"0000:{bus}:00.0" for bus in ("05", "27", "47", "65", "85", "a7", "c7", "e5")]
@@ -95,7 +96,8 @@ async def running_node(
     node = sim if isinstance(sim, SimulatedNode) else SimulatedNode(sim if sim is not None else fast_state())
     path = directory / "ledger.db" if directory is not None else Path(":memory:")
     ledger = ledger or SqliteLedger(path, time.time())
-    executor = Executor(driver or AmdgpuDriver(node, command_of, owner_of=holder_of), LinuxProcesses())
+    adapter = driver or AmdgpuDriver(node, command_of, owner_of=holder_of)
+    executor = Executor(adapter, LinuxProcesses(), IdleDispatch())
     policy = policy or Policy(wait_seconds=2.0, settle_seconds=2.0)
     reconciler = Reconciler(policy, boot_id or node.boot_id, first_generation)
     loop = ControlLoop(reconciler, executor, ledger, poll_seconds)

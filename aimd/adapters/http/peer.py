@@ -18,18 +18,25 @@ _POD = re.compile(r"pod([0-9a-f]{8}[-_0-9a-f]{27,28})")  # kubepods-besteffort-p
 class Peer:
     """The calling process at the time it connected.
 
-    `account` is what connections are counted by: the uid, but for pods the pod, since most run as root.
+    `account` is what connections are counted by: the uid, but for pods the pod, since most run as root. `pod` is the
+    pod's UID, None outside of pods and where it cannot be told.
     """
 
     pid: int
     uid: int
     in_pod: bool
     account: str
+    pod: str | None = None
 
 
 def peer_of(connection: socket.socket) -> Peer:
     """The process that connected to the Unix socket; raises OSError if the connection has gone."""
     pid, uid, _gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return _peer(pid, uid, _cgroup_of(pid))
+
+
+def peer_by_pid(pid: int, uid: int) -> Peer:
+    """The process of this pid; whether it is still the one that was meant is the caller's to check afterwards."""
     return _peer(pid, uid, _cgroup_of(pid))
 
 
@@ -45,7 +52,10 @@ def _peer(pid: int, uid: int, cgroup: str | None) -> Peer:
     if cgroup is not None and "kubepods" not in cgroup:
         return Peer(pid, uid, in_pod=False, account=f"uid {uid}")
     pod = _POD.search(cgroup) if cgroup is not None else None
-    return Peer(pid, uid, in_pod=True, account=f"pod {pod[1]}" if pod is not None else "pods")
+    if pod is None:
+        return Peer(pid, uid, in_pod=True, account="pods")
+    name = pod[1].replace("_", "-")  # systemd's slices have no dashes in a part of a name
+    return Peer(pid, uid, in_pod=True, account=f"pod {name}", pod=name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,36 @@
+"""Who asks at the dispatch socket: from the pid that the kernel told to a caller with pod and holders (/proc)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aimd.adapters.http.peer import Operators, peer_by_pid
+from aimd.adapters.processes import holder_of, start_time_of
+from aimd.domain.serving import Caller
+
+
+def caller_of(pid: int, start_time: int, uid: int, gid: int, operators: Operators) -> Caller | None:
+    """The process of this identity as it is now, None if it has ended (its pid may be another's).
+
+    Its environment names the holder that it belongs to. Anybody can write that: it is believed where both run as the
+    same user, who could as well have had the holder itself ask.
+    """
+    peer = peer_by_pid(pid, uid)
+    holders = {(pid, start_time)}
+    named = holder_of(pid)
+    if named is not None and _uid_of(named[0]) == uid:
+        holders.add(named)
+    try:
+        if start_time_of(pid) != start_time:
+            return None
+    except OSError:
+        return None
+    pod = (peer.pod or "") if peer.in_pod else None
+    return Caller(pid, uid, gid, pod, operators.include(peer), frozenset(holders))
+
+
+def _uid_of(pid: int) -> int | None:
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid
+    except OSError:
+        return None

@@ -1,0 +1,229 @@
+"""The dispatch service in the daemon: the node's partitions and claims become the core's configuration, callers are
+admitted, and a mode switch drains through it.
+
+Level-triggered: `apply` compares what should be served with what is, whatever has happened in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aimd.dispatch.numbers import NumberBook
+from aimd.dispatch.policy import ModelShares, partition_config
+from aimd.dispatch.server import DispatchServer, Question
+from aimd.dispatch.values import SECOND, Class, ModelConfig, Outcome, PartitionConfig
+from aimd.domain.claim import QosClass
+from aimd.domain.node import NodeSnapshot
+from aimd.domain.serving import Caller, PartitionKey, Rule, ServedPartition
+from aimd.errors import InvalidInputError
+from aimd.planning.admission import Admission, admit
+from aimd.planning.serving import served_partitions
+
+log = logging.getLogger("aimd.dispatch")
+
+POLL_SECONDS = 0.01  # between two looks at a partition that is being drained
+CLASSES = {QosClass.HIGH: Class.HIGH, QosClass.MEDIUM: Class.MEDIUM, QosClass.LOW: Class.LOW}
+
+# The process of this identity (pid, start time, uid, gid) as it is now; None if it has ended.
+Identify = Callable[[int, int, int, int], "Caller | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """What the configuration says of every partition; caps in requests, `waits` by class.
+
+    `rules` are those of [[dispatch.allow]].
+    """
+
+    slots: int = 16
+    queue_cap: int = 4096
+    model_queue_cap: int = 1024
+    lease_max_ns: int = 600 * SECOND
+    orphan_grace_ns: int = 30 * SECOND
+    waits_ns: tuple[int, int, int] = (5 * SECOND, 15 * SECOND, 60 * SECOND)
+    rules: tuple[Rule, ...] = ()
+
+
+class DispatchService:
+    """ports.Dispatch over a DispatchServer; on the control loop's thread.
+
+    Args:
+        server: not started yet; `begin` starts it, once the first partitions are known.
+        book: numbers of partitions and models.
+        snapshot: the node as published last.
+        identify: tells who asks.
+    """
+
+    def __init__(
+        self,
+        server: DispatchServer,
+        book: NumberBook,
+        settings: ServiceSettings,
+        snapshot: Callable[[], NodeSnapshot],
+        identify: Identify,
+    ) -> None:
+        self._server = server
+        self._book = book
+        self._settings = settings
+        self._snapshot = snapshot
+        self._identify = identify
+        self._closed: set[str] = set()
+        self._served: dict[PartitionKey, ServedPartition] = {}
+        self._generation = -1
+        self._complaint = ""
+        self.ended = asyncio.Event()  # the dispatch thread is no more
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> int:
+        """Configure what is there, take over the leases of an earlier daemon and serve; returns how many run on."""
+        self.apply()
+        running = self._server.restore()
+        loop = asyncio.get_running_loop()
+        self._server.start(lambda _: loop.call_soon_threadsafe(self.ended.set))
+        loop.add_reader(self._server.question_fd, self.answer)
+        return running
+
+    async def follow(self, changed: Callable[[int], Awaitable[NodeSnapshot]]) -> None:
+        """Apply every snapshot; `changed` waits for one newer than a generation. Until cancelled."""
+        generation = -1
+        while True:
+            generation = (await changed(generation)).generation
+            self.apply()
+
+    def close(self) -> None:
+        """End the service; leases stay with their clients."""
+        asyncio.get_running_loop().remove_reader(self._server.question_fd)
+        self._server.stop()
+
+    def reconfigure(self, settings: ServiceSettings) -> None:
+        """Use other settings from now on; callers whose rights may have changed open their models anew."""
+        if settings.rules != self._settings.rules:
+            self._server.revalidate()
+        self._settings = settings
+        self._generation = -1
+        served, self._served = self._served, {}
+        self.apply()
+        for key in served.keys() - self._served.keys():
+            self._server.remove(self._number(key))
+
+    # -- configuration ---------------------------------------------------------------------------------------
+
+    def apply(self) -> None:
+        """Bring the core to what the last snapshot says; what cannot be configured stays as it was, and is said."""
+        snapshot = self._snapshot()
+        if snapshot.generation == self._generation or not snapshot.ready:
+            return
+        wanted = {served.key: served for served in served_partitions(snapshot, self._closed)}
+        try:
+            self._book.numbers([_place(key) for key in wanted])
+            self._book.numbers([_model(model.name) for served in wanted.values() for model in served.models])
+            for key in sorted(self._served.keys() - wanted.keys()):
+                self._server.remove(self._number(key))
+                del self._served[key]
+            for key, served in wanted.items():
+                self._bring(key, served)
+        except (OSError, ValueError, InvalidInputError) as error:
+            if str(error) != self._complaint:
+                log.error("the dispatch service cannot follow: %s", error)  # noqa: TRY400 - a sentence, no traceback
+            self._complaint = str(error)
+            return
+        self._generation, self._complaint = snapshot.generation, ""
+
+    def _bring(self, key: PartitionKey, served: ServedPartition) -> None:
+        before = self._served.get(key)
+        if before == served:
+            return
+        number = self._number(key)
+        if before is None or before.models != served.models:
+            self._server.configure(number, self._config(served))
+        if before is None or before.closed != served.closed:
+            self._server.drain(number, draining=served.closed)
+        self._served[key] = served
+
+    def _config(self, served: ServedPartition) -> PartitionConfig:
+        settings = self._settings
+        models = [
+            ModelShares(
+                model.name,
+                ModelConfig(
+                    self._book.number(_model(model.name)),
+                    weight=model.weight,
+                    queue_cap=settings.model_queue_cap,
+                    default_class=CLASSES[model.qos],
+                    budget_ns=settings.waits_ns,
+                    latency_target_ns=round((model.latency_seconds or 0) * SECOND),
+                ),
+                guarantee=model.guarantee,
+                limit=model.limit,
+            )
+            for model in served.models
+        ]
+        return partition_config(
+            models,
+            PartitionConfig((), settings.slots, settings.queue_cap, settings.lease_max_ns, settings.orphan_grace_ns),
+        )
+
+    def _number(self, key: PartitionKey) -> int:
+        return self._book.number(_place(key))
+
+    # -- callers ---------------------------------------------------------------------------------------------
+
+    def answer(self) -> None:
+        """Answer the clients that ask to use a model."""
+        self.apply()
+        for question in self._server.questions():
+            self._answer(question)
+
+    def _answer(self, question: Question) -> None:
+        caller = self._identify(question.pid, question.start_time, question.uid, question.gid)
+        if caller is None:
+            self._server.deny(question, Outcome.UNAUTHORISED, f"process {question.pid} is not there any more")
+            return
+        served = list(self._served.values())
+        said = admit(caller, question.model, question.partition, served, self._snapshot(), self._settings.rules)
+        if not isinstance(said, Admission):
+            self._server.deny(question, Outcome[said.outcome.upper()], said.message)
+            return
+        highest = CLASSES[said.highest]
+        self._server.admit(
+            question,
+            partition=self._number(said.partition),
+            model=self._book.number(_model(said.model.name)),
+            highest=highest,
+            default_class=max(highest, CLASSES[said.model.qos]),
+            slots=self._settings.slots,
+            lease_max_ns=self._settings.lease_max_ns,
+            place=str(said.partition),
+        )
+
+    # -- ports.Dispatch --------------------------------------------------------------------------------------
+
+    async def drain(self, gpu: str, until: float) -> tuple[int, ...]:
+        self._close(gpu, closed=True)
+        numbers = {self._number(key) for key in self._served if key.gpu == gpu}
+        while any(any(self._server.busy(number)) for number in numbers):
+            if time.monotonic() >= until:
+                return self._server.holders(numbers)
+            await asyncio.sleep(POLL_SECONDS)
+        return ()
+
+    def undrain(self, gpu: str) -> None:
+        self._close(gpu, closed=False)
+
+    def _close(self, gpu: str, *, closed: bool) -> None:
+        (self._closed.add if closed else self._closed.discard)(gpu)
+        self._generation = -1
+        self.apply()
+
+
+def _place(key: PartitionKey) -> str:
+    return f"{key}@{key.mode_epoch}"
+
+
+def _model(name: str) -> str:
+    return f"model {name}"

@@ -1,0 +1,55 @@
+"""From the node as it is to what the dispatch service serves. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from aimd.domain.claim import Claim
+from aimd.domain.node import NodeSnapshot
+from aimd.domain.serving import PartitionKey, ServedModel, ServedPartition
+from aimd.domain.switch import SwitchState
+
+# The partitions of the GPU are about to be others, whatever the daemon that began this remembers.
+_BETWEEN = frozenset({SwitchState.SWITCHING, SwitchState.RESCANNING, SwitchState.VERIFYING, SwitchState.ROLLING_BACK})
+
+
+def between_modes(snapshot: NodeSnapshot) -> frozenset[str]:
+    """GPUs whose switch has been written, or may have been."""
+    current = [change.switches[change.current] for change in snapshot.changes if change.current is not None]
+    return frozenset(gpu for switch in current if switch.state in _BETWEEN for gpu in switch.step.gpus)
+
+
+def served_partitions(snapshot: NodeSnapshot, closed: AbstractSet[str] = frozenset()) -> tuple[ServedPartition, ...]:
+    """Every partition that is there, in order, with the models assigned to it; `closed` are GPUs being drained."""
+    models: dict[PartitionKey, list[ServedModel]] = {}
+    for claim in snapshot.claims:
+        for key, replicas in _places(claim).items():
+            models.setdefault(key, []).append(_model(claim, replicas))
+    shut = closed | between_modes(snapshot)
+    keys = (
+        PartitionKey(status.gpu.pci_address, partition.index, status.mode_epoch)
+        for status in snapshot.gpus
+        for partition in status.gpu.partitions
+    )
+    return tuple(ServedPartition(key, tuple(models.get(key, ())), key.gpu in shut) for key in keys)
+
+
+def _places(claim: Claim) -> dict[PartitionKey, int]:
+    """How many replicas of the claim are on each partition."""
+    counts: dict[PartitionKey, int] = {}
+    for assignment in claim.assignments:
+        key = PartitionKey(assignment.gpu, assignment.index, assignment.mode_epoch)
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def _model(claim: Claim, replicas: int) -> ServedModel:
+    spec = claim.spec
+    return ServedModel(
+        name=claim.name,
+        qos=spec.qos,
+        guarantee=spec.guarantee * replicas,
+        limit=None if spec.limit is None else spec.limit * replicas,
+        weight=spec.weight,
+        latency_seconds=spec.slo.latency_seconds,
+    )
