@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
-import sys
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import click
 
 from aimd.ctl import exits
-from aimd.ctl.client import ApiClient, ProblemError
+from aimd.ctl.awaiting import settled, waits
+from aimd.ctl.client import ApiClient
 from aimd.ctl.columns import gigabytes
 from aimd.ctl.completing import claim_names
 from aimd.ctl.environment import variables
-from aimd.ctl.fields import items, required, text
-from aimd.ctl.following import display_for
+from aimd.ctl.fields import items, number, required, text
 from aimd.ctl.output import render
 from aimd.ctl.session import Command, each_of, output_option, segment
-from aimd.errors import AimdError
+from aimd.domain.memory import parse_gb
+from aimd.domain.ranges import ranges
+from aimd.errors import AimdError, InvalidInputError
 from aimd.exits import Exit
 
-POLL_SECONDS = 0.25
+MOST_PLACES = 8  # that `claim` prints for people
 
 
-def gigabytes_asked(text: str) -> float:
-    """An amount of GB; click tells of a ValueError what it is."""
-    amount = float(text)
+def gigabytes_asked(words: str) -> float:
+    """An amount of GB; raises click.BadParameter."""
+    try:
+        parse_gb(words)
+    except InvalidInputError as error:
+        raise click.BadParameter(f"{error.message}\nhint: {error.hint}") from error
+    return float(words)
+
+
+def above_zero(words: str) -> float:
+    """A number; raises click.BadParameter. NaN and infinity are numbers for Python and none in JSON."""
+    try:
+        amount = float(words)
+    except ValueError:
+        amount = math.nan
     if not 0 < amount < math.inf:
-        raise ValueError(f"{text} is not an amount of GB, expected more than 0, for example 24")
+        raise click.BadParameter(f"{words!r} is out of range, expected a number above 0, for example 0.5")
     return amount
 
 
@@ -55,9 +65,11 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.option("--memory-mode", metavar="MODE", help="Memory mode that the GPU must have: NPS1 ..."),
     click.option("--partition", metavar="P", help="Only place: an index (3) or one partition (gpu3/5)."),
     click.option("--preferred", metavar="P", help="The place to take if it has room; written as for --partition."),
-    click.option("--slo-latency", type=float, metavar="S", help="Latency that requests should keep, in seconds."),
-    click.option("--slo-objective", type=float, metavar="R", help="Ratio of requests that should keep it, as 0.99."),
-    click.option("--slo-throughput", type=float, metavar="N", help="Requests per second that should be reached."),
+    click.option("--slo-latency", type=above_zero, metavar="S", help="Latency that requests should keep, in seconds."),
+    click.option(
+        "--slo-objective", type=above_zero, metavar="R", help="Ratio of requests that should keep it, as 0.99."
+    ),
+    click.option("--slo-throughput", type=above_zero, metavar="N", help="Requests per second that should be reached."),
 )
 SLO = {"slo_latency": "latency_seconds", "slo_objective": "objective", "slo_throughput": "throughput_floor"}
 
@@ -73,6 +85,13 @@ def claim_options(command: Command) -> Command:
 @click.argument("name")
 @claim_options
 @click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long to wait for a mode change that makes room; the claim is kept. Else to the change's end.",
+)
+@click.option("--no-follow", is_flag=True, help="Return as soon as the daemon has taken the claim on.")
+@click.option(
     "-o",
     "--output",
     "fmt",
@@ -82,16 +101,20 @@ def claim_options(command: Command) -> Command:
     help="Output format; `shell` is for eval.",
 )
 @click.pass_context
-def claim(context: click.Context, /, name: str, *, fmt: str, **asked: Any) -> None:
+def claim(
+    context: click.Context, /, name: str, *, timeout: float | None, no_follow: bool, fmt: str, **asked: Any
+) -> None:
     """Ask for partitions for the model NAME, and print where it was placed and the environment to use.
 
-    What is not asked for gets the daemon's defaults. The same claim again is the same claim. Where a mode switch makes
-    room, aimctl waits for it.
+    What is not asked for gets the daemon's defaults. The same claim again is the same claim. Where a mode change makes
+    room, or has to end before, aimctl waits for it.
     """
     client = context.obj.client
-    placed = settled(client, client.put(f"/v1/claims/{segment(name)}", request_body(asked)))
+    placed = client.put(f"/v1/claims/{segment(name)}", request_body(asked))
+    if not no_follow:
+        placed = settled(client, placed, timeout)
     try:
-        environments = environments_of(client, placed) if text(placed, "state") == "placed" else []
+        environments = environments_of(client, placed, first=fmt == "shell")
     except AimdError:
         click.echo(shell_lines(placed, []), err=True, nl=False)  # it is placed all the same
         raise
@@ -104,7 +127,7 @@ def claim(context: click.Context, /, name: str, *, fmt: str, **asked: Any) -> No
         click.echo(json.dumps(answer, indent=2) if fmt == "json" else render("claim", answer, fmt), nl=fmt == "json")
     if text(placed, "state") != "placed":
         report_pending(placed)
-        context.exit(exits.BY_REASON.get(text(placed, "reason"), Exit.REFUSED))
+    context.exit(_exit_code(placed, no_follow=no_follow))
 
 
 @click.command()
@@ -132,55 +155,68 @@ def request_body(asked: Mapping[str, Any]) -> dict[str, Any]:
     return given | ({"slo": slo} if slo else {})
 
 
-def settled(client: ApiClient, claim: dict[str, Any]) -> dict[str, Any]:
-    """The claim when no mode change makes room for it any more; the change's progress is shown meanwhile."""
-    name = text(claim, "name")
-    display = display_for(sys.stderr, os.environ)
-    try:
-        while text(claim, "state") == "switching":
-            if required(claim, "change") is not None:
-                with suppress(ProblemError):  # the change can end, and be forgotten, between two questions
-                    display.show(client.get(f"/v1/plans/{segment(text(claim, 'change'))}"))
-            time.sleep(POLL_SECONDS)
-            claim = client.get(f"/v1/claims/{segment(name)}")
-    except KeyboardInterrupt:
-        display.close()
-        click.echo(f"\n{name} is placed without aimctl; see it with: aimctl describe claim {name}", err=True)
-        raise
-    finally:
-        display.close()
-    return claim
+def environments_of(client: ApiClient, claim: Mapping[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
+    """Per replica its partition and the variables as this process sees the node now; `first` asks for one alone.
 
-
-def environments_of(client: ApiClient, claim: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per assignment its replica, its partition and the variables as this process sees the node now."""
+    None of a claim that is not placed. Replicas on one partition have the same variables.
+    """
+    assignments = items(claim, "assignments") if text(claim, "state") == "placed" else []
+    there: dict[str, dict[str, str]] = {}
     found = []
-    for assignment in items(claim, "assignments"):
-        replica = required(assignment, "replica")
-        answer = client.get(f"/v1/claims/{segment(text(claim, 'name'))}/environment?replica={replica}")
-        found.append({"replica": replica, "partition": text(answer, "partition"), "environment": variables(answer)})
+    for assignment in assignments[:1] if first else assignments:
+        replica, place = required(assignment, "replica"), text(assignment, "partition")
+        if place not in there:
+            path = f"/v1/claims/{segment(text(claim, 'name'))}/environment?replica={replica}"
+            there[place] = variables(client.get(path))
+        found.append({"replica": replica, "partition": place, "environment": there[place]})
     return found
 
 
 def shell_lines(claim: Mapping[str, Any], environments: list[dict[str, Any]]) -> str:
     """The places as comments and the first one's environment as exports, for `eval "$(aimctl claim ...)"`."""
-    name, memory = text(claim, "name"), gigabytes("memory_gb")
-    places = "".join(
-        f"# {text(each, 'name')}: {text(each, 'partition_name')} ({text(each, 'partition')}), {memory(each)}\n"
-        for each in items(claim, "assignments")
-    )
+    name = text(claim, "name")
+    places = place_lines(claim)
     if not environments:
         return places
     exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in environments[0]["environment"].items())
-    whose = f"replica {environments[0]['replica']}, " if len(environments) > 1 else ""
+    whose = f"replica {environments[0]['replica']}, " if len(items(claim, "assignments")) > 1 else ""
     return f"{places}# {whose}valid until the next mode switch on the node (aimctl exec {name} computes it anew):\n{exports}"
+
+
+def place_lines(claim: Mapping[str, Any]) -> str:
+    """A comment for each partition with the replicas that are there, of many partitions the first."""
+    name, memory = text(claim, "name"), gigabytes("memory_gb")
+    there: dict[str, list[dict[str, Any]]] = {}
+    for each in items(claim, "assignments"):
+        there.setdefault(text(each, "partition"), []).append(each)
+    lines = []
+    for place, assignments in there.items():
+        replicas = ranges(int(number(each, "replica") or 0) for each in assignments)
+        amount = f"{len(assignments)} x {memory(claim)}" if len(assignments) > 1 else memory(assignments[0])
+        lines.append(f"# {name}/{replicas}: {text(assignments[0], 'partition_name')} ({place}), {amount}\n")
+    if len(lines) > MOST_PLACES:
+        rest = len(lines) - MOST_PLACES
+        lines[MOST_PLACES:] = [f"# and {rest} partitions more: aimctl get assignments {name}\n"]
+    return "".join(lines)
+
+
+def _exit_code(claim: Mapping[str, Any], *, no_follow: bool) -> Exit:
+    """What still waits for a mode change has been accepted, which is OK if nobody wanted to see it placed."""
+    if text(claim, "state") == "placed" or (waits(claim) and no_follow):
+        return Exit.OK
+    return Exit.TIMEOUT if waits(claim) else exits.BY_REASON.get(text(claim, "reason"), Exit.REFUSED)
 
 
 def report_pending(claim: Mapping[str, Any]) -> None:
     """Say on stderr why the claim waits."""
     name = text(claim, "name")
-    click.echo(f"{name} is {text(claim, 'state')}: {text(claim, 'message')} ({text(claim, 'reason')})", err=True)
-    click.echo(f"hint: it is placed as soon as there is room; give it up with: aimctl release {name}", err=True)
+    if text(claim, "state") == "switching":
+        why = f"mode change {text(claim, 'change')} makes room"
+    else:
+        why = f"{text(claim, 'message')} ({text(claim, 'reason')})"
+    when = "that has ended" if waits(claim) else "there is room"
+    click.echo(f"{name} is {text(claim, 'state')}: {why}", err=True)
+    click.echo(f"hint: it is placed as soon as {when}; give it up with: aimctl release {name}", err=True)
 
 
 def _release_line(claim: Mapping[str, Any]) -> str:

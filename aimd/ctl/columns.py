@@ -5,11 +5,13 @@ A cell is a function of the object's JSON. Column names are an interface like th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from aimd.ctl.fields import UNKNOWN, flag, item, items, number, required, text, texts
 from aimd.ctl.tables import aligned, duration, mode, moment, size
+from aimd.domain.ranges import ranges
 
 Object = Mapping[str, Any]
 
@@ -70,7 +72,17 @@ def gigabytes(key: str) -> Callable[[Object], str]:
 
 
 def places(claim: Object) -> str:
-    return ",".join(text(each, "partition_name") for each in items(claim, "assignments")) or UNKNOWN
+    """`gpu5/0 x24, gpu5/1 x16`, `gpu0/0-7`: the partitions of each GPU, with how many replicas each has."""
+    there: dict[str, Counter[int]] = {}
+    for each in items(claim, "assignments"):
+        gpu = text(each, "partition_name").rpartition("/")[0]
+        there.setdefault(gpu, Counter())[int(number(each, "index") or 0)] += 1
+    words = []
+    for gpu, counts in there.items():
+        for count in sorted(set(counts.values()), reverse=True):
+            alike = ranges(index for index, each in counts.items() if each == count)
+            words += [f"{gpu}/{part}" + (f" x{count}" if count > 1 else "") for part in alike.split(",")]
+    return ", ".join(words) or UNKNOWN
 
 
 def gpus_of(step: Object) -> str:

@@ -7,6 +7,7 @@ whole GiB, and m of these N reserve floor(m / N * bytes). Reservations are count
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 from aimd.errors import InvalidInputError
@@ -14,6 +15,8 @@ from aimd.errors import InvalidInputError
 GIB = 1 << 30
 UNITS_PER_GB = 1024
 MOST_GB = 1 << 20
+EXAMPLE = "for example 24 for a whole CPX partition of an MI300X, or 1.5"
+_WITH_UNIT = re.compile(r"(\d+(?:[.,]\d+)?)\s*(?:gi?b?)?", re.IGNORECASE)
 
 
 def nominal_gb(memory_bytes: int) -> int:
@@ -42,21 +45,22 @@ def free_units(memory_bytes: int, reserved_units: int, unattributed_bytes: int =
 def parse_gb(text: str | float) -> int:
     """GB (`24`, `1.5`) as units, rounded up to a whole unit.
 
-    The amount is first rounded to whole bytes: what floating point adds to 24 (24.000000000000004) is not another unit.
+    A unit is not part of it: 24 GiB are not what GPUs are sold as. The amount is first rounded to whole bytes: what floating point adds to 24 (24.000000000000004) is not another unit.
 
     Raises:
         InvalidInputError: not a number, or not within 0 < GB <= 1,048,576.
     """
+    expected = f"expected GB as GPUs are sold, more than 0 and at most {MOST_GB}"
     try:
         amount = Decimal(str(text).strip())
     except InvalidOperation:
-        amount = Decimal(-1)
-    if not amount.is_finite() or not 0 < amount <= MOST_GB:
-        raise InvalidInputError(
-            f"memory {text!r} is not an amount, expected GB as GPUs are sold, more than 0 and at most {MOST_GB}",
-            code="memory_invalid",
-            hint="for example 24 for a whole CPX partition of an MI300X, or 1.5",
-        )
+        amount = Decimal("NaN")
+    if amount.is_nan():
+        number = _WITH_UNIT.fullmatch(str(text).strip())
+        hint = f"write {number[1].replace(',', '.')}: the unit is always GB" if number is not None else EXAMPLE
+        raise InvalidInputError(f"memory {text!r} is not a number, {expected}", code="memory_invalid", hint=hint)
+    if not 0 < amount <= MOST_GB:
+        raise InvalidInputError(f"memory {text!r} is out of range, {expected}", code="memory_invalid", hint=EXAMPLE)
     nominal_bytes = int((amount * GIB).to_integral_value(rounding=ROUND_HALF_EVEN))
     return max(1, -(-nominal_bytes // (GIB // UNITS_PER_GB)))
 

@@ -89,9 +89,9 @@ PID    COMMAND            BLOCKS   HOLDS
 warning: the driver must be reloaded for NPS4
 """,
     "claims": """\
-NAME    STATE     QOS    MEMORY   GUARANTEE   REPLICAS   PLACES          REASON
-llama   placed    high   24 GB    4           2          gpu0/0,gpu0/1   -
-bert    pending   high   24 GB    4           1          -               no_room
+NAME    STATE     QOS    MEMORY   GUARANTEE   REPLICAS   PLACES           REASON
+llama   placed    high   24 GB    4           2          gpu0/0, gpu0/1   -
+bert    pending   high   24 GB    4           1          -                no_room
 """,
     "assignments": """\
 NAME      PARTITION   MEMORY   GUARANTEE   RENDER-NODE

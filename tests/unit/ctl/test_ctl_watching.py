@@ -14,11 +14,11 @@ from tests.fakes.api import World
 from tests.unit.ctl import samples
 
 CLAIMS = """\
-TYPE       NAME           STATE                 QOS      MEMORY    GUARANTEE   REPLICAS   PLACES          REASON
-ADDED      llama          placed                high     24 GB     4           2          gpu0/0,gpu0/1   -
-ADDED      bert           pending               high     24 GB     4           1          -               no_room
-MODIFIED   llama          placed                high     24 GB     4           2          gpu0/0,gpu0/1   -
-DELETED    llama          placed                high     24 GB     4           2          gpu0/0,gpu0/1   -
+TYPE       NAME           STATE                 QOS      MEMORY    GUARANTEE   REPLICAS   PLACES           REASON
+ADDED      llama          placed                high     24 GB     4           2          gpu0/0, gpu0/1   -
+ADDED      bert           pending               high     24 GB     4           1          -                no_room
+MODIFIED   llama          placed                high     24 GB     4           2          gpu0/0, gpu0/1   -
+DELETED    llama          placed                high     24 GB     4           2          gpu0/0, gpu0/1   -
 """
 
 
