@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from aimd.cli import main
-from aimd.replay.report import CLASSES
+from aimd.replay.report import CLASSES, _percent
 from tests.conftest import shared_data_folder
 from tests.dispatch.traces import made_up, write
 
@@ -60,6 +60,24 @@ def test_json_has_the_same_and_the_same_again(trace):
         classes = result["classes"].values()
         assert sum(each["requests"] for each in classes) == 3 * 400
         assert all(each["met"] + each["late"] + each["expired"] == each["requests"] for each in classes)
+
+
+def test_seeds_are_counted_together_and_their_spread_is_told(trace):
+    arguments = (trace, "-o", "json", "--policy", "edf", "--load", 1.3, "--slots", 4)
+    together, *each = [
+        json.loads(replay(*arguments, *(word for seed in seeds for word in ("--seed", seed))).stdout)["results"][0]
+        for seeds in ((1, 2, 3), (1,), (2,), (3,))
+    ]
+    percents = [result["met_percent"] for result in each]
+    assert together["met_percent_spread"] == max(percents) - min(percents) > 0
+    assert together["met_percent"] == pytest.approx(sum(percents) / 3)
+    gaps = [result["classes"]["low"]["longest_gap"] for result in each]
+    assert together["classes"]["low"]["longest_gap"] == max(gaps)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(100.0, "100.0"), (99.97, "99.9"), (0.04, "0.0"), (None, "-")])
+def test_percentage_of_100_means_all(value, shown):
+    assert _percent(value) == shown
 
 
 def test_class_without_requests_has_no_percentage(trace):
