@@ -83,6 +83,7 @@ cdef set check_lane(const Core* core, uint32_t number):
         assert core.requests[a].timer.when <= core.requests[b].timer.when, f"lane {number}: not in order"
     assert check_heap(&lane.late, f"heap of lane {number}") == set(late), f"lane {number}: heap and list differ"
     assert lane.count == len(in_order) + len(late), f"lane {number}: count"
+    assert lane.swept == 0
     return set(in_order) | set(late)
 
 
@@ -232,6 +233,7 @@ cdef object check_core(const Core* core):
     check_pool(core)
     check_connections(core, waiting, running)
     assert core.dirty.top == 0, "the rule has not run to its end"
+    assert core.touched.top == 0
 
 
 cdef object check_pool(const Core* core):

@@ -63,6 +63,31 @@ cdef inline void heap_push(Heap* heap, int64_t when, uint32_t slot) noexcept nog
     heap_sift_up(heap, heap.count - 1, node)
 
 
+cdef inline uint32_t heap_chunks_of(uint32_t count) noexcept nogil:
+    """How many chunks so many nodes take."""
+    return ((count + 2) >> CHUNK_BITS) + 1 if count else 0
+
+
+cdef void heap_sweep(Heap* heap, int64_t now) noexcept nogil:
+    """Take out all nodes with `when <= now` and put the others in order anew: O(nodes), however many go."""
+    cdef uint32_t kept = 0
+    cdef uint32_t place, chunk
+    for place in range(heap.count):
+        if heap_node(heap, place).when > now:
+            heap_put(heap, kept, heap_node(heap, place)[0])
+            kept += 1
+    chunk = heap_chunks_of(heap.count)
+    while chunk > heap_chunks_of(kept):
+        chunk -= 1
+        heap.pool.free_chunks[heap.pool.free_count] = heap.chunks[chunk]
+        heap.pool.free_count += 1
+    heap.count = kept
+    place = (kept + 2) >> 2             # from the last one with children to the root
+    while place:
+        place -= 1
+        heap_sift_down(heap, place, heap_node(heap, place)[0])
+
+
 cdef inline void heap_remove(Heap* heap, uint32_t place) noexcept nogil:
     cdef Node last
     cdef uint32_t position

@@ -1,6 +1,9 @@
 # Lane of one class of one model: those that arrived in order of start_by in a list, the late ones in a heap. With
 # equal budgets, the usual case, all are in order, and every operation is a few pointers.
 
+cdef enum:
+    SWEEP = 4                   # a removal from the top costs as much as looking at so many nodes
+
 cdef extern from *:
     const int64_t HINT_MOST "(INT64_C(30) * 1000 * 1000 * 1000)"
 
@@ -62,6 +65,27 @@ cdef inline void lane_remove(Core* core, Lane* lane, uint32_t index) noexcept no
     else:
         lane_unlink(core, &lane.late_head, &lane.late_tail, index)
         heap_remove(&lane.late, core.late_places[index])
+
+
+cdef inline void lane_expire(Core* core, Lane* lane, uint32_t index) noexcept nogil:
+    """As lane_remove of one that is due; the heap still has it, until lane_sweep."""
+    lane.count -= 1
+    if core.late_places[index] == NONE:
+        lane_unlink(core, &lane.head, &lane.tail, index)
+    else:
+        lane_unlink(core, &lane.late_head, &lane.late_tail, index)
+        lane.swept += 1
+
+
+cdef inline void lane_sweep(Lane* lane, int64_t now) noexcept nogil:
+    """Take out of the heap what is due, which stands at its top: one by one if these are few, else all at once."""
+    if lane.swept * SWEEP >= lane.late.count:
+        heap_sweep(&lane.late, now)
+    else:
+        while lane.swept:
+            heap_remove(&lane.late, 0)
+            lane.swept -= 1
+    lane.swept = 0
 
 
 cdef uint32_t lane_up_to(const Core* core, const Lane* lane, int64_t when, uint32_t most) noexcept nogil:

@@ -195,14 +195,19 @@ cdef inline void request_add(Core* core, uint32_t connection, uint64_t number, u
 
 cdef inline void request_drop(Core* core, uint32_t request, Counters* counters) noexcept nogil:
     """Take a request out of all structures."""
+    lane_remove(core, &core.lanes[core.requests[request].lane], request)
+    wheel_remove(&core.expiry, request)
+    request_forget(core, request, counters)
+
+
+cdef inline void request_forget(Core* core, uint32_t request, Counters* counters) noexcept nogil:
+    """Take a request that is in no lane and no wheel any more out of the rest."""
     cdef Request* entry = &core.requests[request]
     cdef Connection* peer = &core.connections[entry.connection]
     cdef uint32_t index = entry.lane // CLASSES
     cdef uint32_t klass = entry.lane % CLASSES
     cdef Model* model = &core.models[index]
     cdef Partition* partition = &core.partitions[model.partition]
-    lane_remove(core, &core.lanes[entry.lane], request)
-    wheel_remove(&core.expiry, request)
     table_remove(&core.waiting_table, entry.number, entry.connection)
     if entry.connection_next != NONE:
         core.requests[entry.connection_next].connection_prev = entry.connection_prev

@@ -88,6 +88,7 @@ cdef uint64_t lay_out(Core* core, char* memory) noexcept nogil:
     core.by_rank = <uint32_t*>carve(&carver, bounds.partitions * 4)
     core.frontier = <uint32_t*>carve(&carver, 4 * (leases + 1) * 4)
     lay_out_set(&core.dirty, &carver, bounds.partitions)
+    lay_out_set(&core.touched, &carver, models)
     lay_out_set(&core.free_models, &carver, models)
     lay_out_set(&core.free_partitions, &carver, bounds.partitions)
     lay_out_numbers(&core.free_leases, &carver, leases)

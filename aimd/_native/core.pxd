@@ -179,6 +179,7 @@ cdef struct Lane:
     uint32_t late_tail
     uint32_t count
     uint32_t grants             # up to 2, which is enough to know an interval
+    uint32_t swept              # scratch of due: how many in the heap are to go
     int64_t granted_at          # the last one
     int64_t interval            # between grants, smoothed: the eighth part of each new one
     Heap late
@@ -333,6 +334,7 @@ cdef struct Core:
     uint32_t* by_rank
     uint32_t partition_count
     Set dirty                   # ranks of partitions in which something may be granted
+    Set touched                 # scratch of due: models
     Set free_models
     Set free_partitions
     Numbers free_leases

@@ -203,6 +203,39 @@ def test_shedding_among_many_entitled_and_late_ones(seed):
     assert shed > 20
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("share", [0.003, 0.1, 0.3, 0.7, 1.0])
+def test_many_that_expire_in_one_call_leave_the_others_in_order(seed, share):
+    """Late ones and those in order, of several lanes and connections, few or many of them, more than a heap's chunk."""
+    dice = random.Random(seed)
+    life = Life(seed, clock=9, check_every=10**9)
+    for _ in range(3):
+        life.open()
+    models = tuple(ModelConfig(model, guarantee=model, queue_cap=2500, weight=model + 1) for model in range(3))
+    life.call("configure", 0, PartitionConfig(models, 5, queue_cap=2500, lease_max_ns=1 << 62))
+    for _ in range(1100):
+        life.number += 1
+        due = dice.random() < share
+        start_by = (1000 if due else 10**6) + dice.randrange(900)
+        klass = dice.choice((0, 2, 2, 2)) if seed % 2 else 1
+        life.call("acquire", dice.randrange(3), life.number, 0, dice.choice((0, 0, 0, 1, 2)), klass, start_by)
+    before = len(life.waiting)
+    life.now = 1450
+    life.call("advance")
+    life.cores[1]._check()
+    life.now = 2000
+    life.call("advance")
+    life.cores[1]._check()
+    assert abs((before - len(life.waiting)) / before - share) < 0.1
+    assert life.cores[0].snapshot() == life.cores[1].snapshot()
+    for _ in range(300):
+        if life.leases:
+            lease = dice.choice(sorted(life.leases))
+            own = next(peer for peer, process in life.owners.items() if process == life.leases[lease])
+            life.call("release", own, lease)
+    life.cores[1]._check()
+
+
 def test_renewal_while_somebody_reclaims():
     """Whoever is above its guarantee is refused, whoever is at it is not."""
     life = Life(1, clock=9, check_every=1)
