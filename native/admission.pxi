@@ -84,7 +84,7 @@ cdef bint has_room(Core* core, const Partition* partition, uint32_t index, uint3
 
 
 cdef int arrival(Core* core, uint32_t connection, uint64_t number, uint32_t index, uint32_t klass, int64_t start_by,
-                 bint no_wait) noexcept nogil:
+                 int otherwise) noexcept nogil:
     """Grant, refuse or let wait an arrival of a known model; returns its outcome, or -1 if it waits."""
     cdef Connection* peer = &core.connections[connection]
     cdef Model* model = &core.models[index]
@@ -111,8 +111,8 @@ cdef int arrival(Core* core, uint32_t connection, uint64_t number, uint32_t inde
         lease_start(core, connection, number, index, klass, core.now, green, counters)
         model_changed(core, index, counters, False)
         return GRANTED
-    if no_wait:
-        return WOULD_BLOCK
+    if otherwise:
+        return otherwise
     if model.waiting >= model.queue_cap:
         return QUEUE_FULL_MODEL
     if core.waiting >= core.bounds.requests:

@@ -11,7 +11,7 @@ from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from aimd._native.core cimport (
-    GRANTED_EVENT, Bounds, Core, Event, Lease, ModelSpec, PartitionSpec, core_acquire, core_adopt, core_advance,
+    GRANTED_EVENT, WOULD_BLOCK, Bounds, Core, Event, Lease, ModelSpec, PartitionSpec, core_acquire, core_adopt, core_advance,
     core_cancel, core_configure, core_disconnect, core_drain, core_exited, core_free, core_new, core_open,
     core_release, core_remove, core_renew, freeze_begin, freeze_step)
 
@@ -119,7 +119,7 @@ cdef inline void bench_arrive(Bench* bench) noexcept nogil:
     bench.request += 1
     bench.now += MICROSECOND
     core_acquire(bench.core, bench.now, bench.connection, bench.request, 0, drawn % bench.models,
-                 (drawn >> 8) % 3, start_by, False)
+                 (drawn >> 8) % 3, start_by, 0)
     bench_note(bench)
 
 
@@ -223,7 +223,7 @@ def bench_expiry(uint32_t waiting, double fraction):
                 if <uint64_t>number * expiring // waiting != (<uint64_t>number + 1) * expiring // waiting:
                     start_by = HOUR // 2 + <int64_t>number * MICROSECOND % (100 * 1000 * MICROSECOND)
                 core_acquire(bench.core, bench.now, bench.connection, bench.request, 0, number % MODELS, number % 3,
-                             start_by, False)
+                             start_by, 0)
             begin = clock_ns()
             core_advance(bench.core, HOUR // 2 + 200 * 1000 * MICROSECOND)
             end = clock_ns()
@@ -329,7 +329,7 @@ cdef void life_step(Core* core, int64_t now, uint64_t drawn, uint64_t number) no
             start_by = now + (<int64_t>(drawn >> 26) & ((1 << ((drawn >> 30) % 24)) - 1))
         core_acquire(core, now, connection, number, (drawn >> 19) % LIFE_PARTITIONS,
                      (drawn >> 21) % LIFE_MODELS & (drawn >> 16), <int>((drawn >> 24) % 4) - 1, start_by,
-                     (drawn >> 51) % 16 == 0)
+                     WOULD_BLOCK if (drawn >> 51) % 16 == 0 else 0)
     elif move < 90:
         core_release(core, now, connection if (drawn >> 40 & 7) == 0 or lease.connection >= LIFE_CONNECTIONS
                      else lease.connection, lease.id, (drawn >> 41 & 7) != 0)

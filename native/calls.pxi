@@ -96,7 +96,7 @@ cdef int64_t core_next(Core* core) noexcept nogil:
 
 
 cdef int core_acquire(Core* core, int64_t now, uint32_t connection, int64_t request, uint32_t partition,
-                      uint32_t model, int klass, int64_t start_by, bint no_wait) noexcept nogil:
+                      uint32_t model, int klass, int64_t start_by, int otherwise) noexcept nogil:
     cdef uint32_t place, index
     cdef int outcome
     cdef Event* event
@@ -122,7 +122,7 @@ cdef int core_acquire(Core* core, int64_t now, uint32_t connection, int64_t requ
                 klass = core.models[index].default_class
             if start_by < 0:
                 start_by = later(now, core.models[index].budget[klass])
-            outcome = arrival(core, connection, <uint64_t>request, index, <uint32_t>klass, start_by, no_wait)
+            outcome = arrival(core, connection, <uint64_t>request, index, <uint32_t>klass, start_by, otherwise)
             if outcome > GRANTED:
                 outcome_count(counters_write(core, index), <uint32_t>klass, outcome)
                 ended(core, connection, <uint64_t>request, outcome)

@@ -203,7 +203,7 @@ cdef class RawCore:
         cdef bint hurry = flag_of("no_wait", no_wait)
         self.enter()
         return self.told(core_acquire(self.core, at, <uint32_t>peer, number, <uint32_t>place, <uint32_t>what, level, last,
-                                      hurry), at, peer, number)
+                                      WOULD_BLOCK if hurry else 0), at, peer, number)
 
     def release(self, now, connection, lease, ok=True):
         cdef int64_t at = instant_of(now)

@@ -231,7 +231,8 @@ cdef inline void request_forget(Core* core, uint32_t request, Counters* counters
 
 cdef inline void outcome_count(Counters* counters, uint32_t klass, int outcome) noexcept nogil:
     counters.outcomes[klass][outcome] += 1
-    if (outcome >= QUEUE_FULL_MODEL and outcome <= QUEUE_FULL_CONN) or outcome == EXPIRED or outcome == SHED:
+    if ((outcome >= QUEUE_FULL_MODEL and outcome <= QUEUE_FULL_CONN) or outcome == QUEUE_FULL_UID
+            or outcome == EXPIRED or outcome == SHED):
         counters.bad[klass] += 1
 
 

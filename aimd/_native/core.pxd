@@ -395,8 +395,9 @@ cdef void core_leave(Core* core) noexcept nogil
 
 cdef int core_advance(Core* core, int64_t now) noexcept nogil
 cdef int64_t core_open(Core* core, int64_t process, int highest) noexcept nogil
+# `otherwise`: the outcome if it cannot run at once (WOULD_BLOCK, QUEUE_FULL_UID); 0: it may wait.
 cdef int core_acquire(Core* core, int64_t now, uint32_t connection, int64_t request, uint32_t partition,
-                      uint32_t model, int klass, int64_t start_by, bint no_wait) noexcept nogil
+                      uint32_t model, int klass, int64_t start_by, int otherwise) noexcept nogil
 cdef int core_release(Core* core, int64_t now, uint32_t connection, uint64_t lease, bint ok) noexcept nogil
 cdef int core_renew(Core* core, int64_t now, uint32_t connection, uint64_t lease) noexcept nogil
 cdef int core_cancel(Core* core, int64_t now, uint32_t connection, uint64_t request) noexcept nogil
