@@ -70,7 +70,7 @@ cdef Server* server_new(Bounds bounds, uint64_t generation, int listener, int le
     server.listener = listener
     server.instance = instance
     server.jitter = instance | 1
-    server.most_callers = bounds.connections + bounds.leases
+    server.most_callers = bounds.connections + bounds.leases + 1        # one is known before it has either
     server.core = core_new(bounds, generation)
     if server.core == NULL:
         server_free(server)
@@ -79,7 +79,7 @@ cdef Server* server_new(Bounds bounds, uint64_t generation, int listener, int le
     server.memory = <char*>mmap(NULL, server.memory_bytes, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     server.mirror_bytes = MIRROR_HEAD + bounds.leases * sizeof(Mirrored)
-    server.mirror = <Mirrored*>mmap(NULL, server.mirror_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, leases, 0)
+    server.mirror_file = <char*>mmap(NULL, server.mirror_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, leases, 0)
     server.epoll = epoll_create1(EPOLL_CLOEXEC)
     server.mail_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
     server.done_fd = eventfd(0, EFD_CLOEXEC)
@@ -87,14 +87,15 @@ cdef Server* server_new(Bounds bounds, uint64_t generation, int listener, int le
     server.spare_fd = eventfd(0, EFD_CLOEXEC)
     if server.memory == MAP_FAILED:
         server.memory = NULL
-    if <void*>server.mirror == MAP_FAILED:
-        server.mirror = NULL
-    if (server.memory == NULL or server.mirror == NULL or server.epoll < 0 or server.mail_fd < 0 or server.done_fd < 0
+    if server.mirror_file == MAP_FAILED:
+        server.mirror_file = NULL
+    if (server.memory == NULL or server.mirror_file == NULL or server.epoll < 0 or server.mail_fd < 0 or server.done_fd < 0
             or server.question_fd < 0 or server.spare_fd < 0 or not watch_fd(server, server.mail_fd, MAILBOX)):
         server_free(server)
         return NULL
-    server.mirror = <Mirrored*>(<char*>server.mirror + MIRROR_HEAD)
+    server.mirror = <Mirrored*>(server.mirror_file + MIRROR_HEAD)
     lay_out_server(server, server.memory)
+    server.laid_out = True
     server.caller_table.seed = server.user_table.seed = instance
     for number in range(bounds.connections):
         numbers_give(&server.free_peers, number)
@@ -114,18 +115,20 @@ cdef void close_if(int fd) noexcept nogil:
 cdef void server_free(Server* server) noexcept nogil:
     """Close everything but the listener. Leases stay in their file: clients keep them over a restart."""
     cdef uint32_t number
+    cdef int why = errno
     if server == NULL:
         return
-    if server.memory != NULL:
+    if server.laid_out:
         for number in range(server.core.bounds.connections):
-            if not numbers_free(&server.free_peers, number) and server.peers[number].state != CLOSED:
-                close_file(server.peers[number].fd)
+            if is_peer(server, number):
+                hang_up(server.peers[number].fd)
         for number in range(server.most_callers):
-            if not numbers_free(&server.free_callers, number):
-                close_if(server.callers[number].pidfd)
+            if server.callers[number].used:
+                close_file(server.callers[number].pidfd)
+    if server.memory != NULL:
         munmap(server.memory, server.memory_bytes)
-    if server.mirror != NULL:
-        munmap(<char*>server.mirror - MIRROR_HEAD, server.mirror_bytes)
+    if server.mirror_file != NULL:
+        munmap(server.mirror_file, server.mirror_bytes)
     close_if(server.epoll)
     close_if(server.mail_fd)
     close_if(server.done_fd)
@@ -133,14 +136,16 @@ cdef void server_free(Server* server) noexcept nogil:
     close_if(server.spare_fd)
     core_free(server.core)
     free(server)
+    set_errno(why)
 
 
-cdef void listen_again(Server* server) noexcept nogil:
+cdef void listen_again(Server* server, int64_t now) noexcept nogil:
     server.listening = watch_fd(server, server.listener, LISTENER)
+    server.accept_at = now + LATER
 
 
 cdef void listen_later(Server* server, int64_t now) noexcept nogil:
-    """Descriptors are short: a listener that is ready for ever would keep the thread busy with nothing."""
+    """Nothing can be accepted: a listener that is ready for ever would keep the thread busy with nothing."""
     epoll_ctl(server.epoll, EPOLL_CTL_DEL, server.listener, NULL)
     server.listening = False
     server.accept_at = now + LATER
@@ -151,17 +156,17 @@ cdef void accept_some(Server* server, int64_t now) noexcept nogil:
     for count in range(ACCEPTS):
         fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd >= 0:
-            peer_accept(server, fd, now)
+            peer_accept(server, fd)
             continue
         if errno == EMFILE or errno == ENFILE:
             # The spare descriptor serves to tell the one at the door why it is not let in.
             close_if(server.spare_fd)
             fd = accept4(server.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd >= 0:
-                turn_away(server, fd, TOO_MANY_CONNECTIONS, b"the daemon has no descriptor left: try again later")
+                turn_away(server, fd, TOO_MANY_CONNECTIONS, NO_DESCRIPTOR)
             server.spare_fd = eventfd(0, EFD_CLOEXEC)
             listen_later(server, now)
-        elif errno == ENOBUFS or errno == ENOMEM:
+        elif errno != EAGAIN and errno != EINTR and errno != ECONNABORTED:
             listen_later(server, now)
         return
 
@@ -182,7 +187,7 @@ cdef void flush_all(Server* server, int64_t now) noexcept nogil:
         if not peer.failed:
             peer_flush(server, number, now)
         if peer.failed or peer.state == ENDING:
-            peer_close(server, number, now)
+            peer_close(server, number)
     while server.closed != NONE:
         number = server.closed
         server.closed = server.peers[number].dirty_next
@@ -195,7 +200,7 @@ cdef void sweep(Server* server, int64_t now) noexcept nogil:
     cdef uint32_t number
     server.swept_at = now
     for number in range(server.core.bounds.connections):
-        if numbers_free(&server.free_peers, number):
+        if not is_peer(server, number):
             continue
         if server.peers[number].stuck_since and now - server.peers[number].stuck_since >= server.patience:
             server.given_up += 1
@@ -221,7 +226,7 @@ cdef void look(Server* server, const epoll_event* event, int64_t now) noexcept n
     cdef int tag = <int>(event.data.u64 >> 32)
     cdef uint32_t number = <uint32_t>event.data.u64
     if tag == PEER:
-        if server.peers[number].state != READY and server.peers[number].state != NEW:
+        if not listens(&server.peers[number]):
             return
         if event.events & EPOLLOUT:
             mark_dirty(server, number)
@@ -231,8 +236,8 @@ cdef void look(Server* server, const epoll_event* event, int64_t now) noexcept n
             server.peers[number].failed = 1
             mark_dirty(server, number)
     elif tag == CALLER:
-        if server.callers[number].used and server.callers[number].pidfd >= 0 and readable(server.callers[number].pidfd):
-            caller_gone(server, number, now)
+        if server.callers[number].used and readable(server.callers[number].pidfd):
+            caller_gone(server, number)
     elif tag == LISTENER:
         accept_some(server, now)
     else:
@@ -248,7 +253,7 @@ cdef int serve(Server* server) noexcept nogil:
     cdef int failure = 0
     no_signals()
     server.running = True
-    listen_again(server)
+    listen_again(server, clock_now())
     store(&server.serving, 1)
     while server.running:
         count = epoll_wait(server.epoll, events, SPREAD, wait_ms(server, clock_now()))
@@ -264,14 +269,11 @@ cdef int serve(Server* server) noexcept nogil:
             core_advance(server.core, now)
             tell(server)
         if not server.listening and now >= server.accept_at:
-            listen_again(server)
+            listen_again(server, now)
         if server.stuck and now - server.swept_at >= SWEEP:
             sweep(server, now)
         flush_all(server, now)
         if server.freezing != NULL:
             freeze_some(server)
-    store(&server.serving, 0)
-    mail_open(server)
-    while server.freezing != NULL:
-        freeze_some(server)
+    mail_finish(server)
     return failure

@@ -46,8 +46,8 @@ cdef void verdict_tell(Server* server, const Verdict* verdict) noexcept nogil:
     cdef uint32_t place
     cdef Handle* handle
     cdef Opened frame
-    if peer.generation != verdict.generation or peer.state != READY:
-        return
+    if peer.generation != verdict.generation or peer.state != READY or peer.asking == 0:
+        return                                  # it is gone, or was answered already
     peer.asking -= 1
     if verdict.outcome:
         denied(server, verdict.peer, verdict.tag, verdict.outcome, verdict.text, verdict.bytes)
@@ -74,44 +74,88 @@ cdef void verdict_tell(Server* server, const Verdict* verdict) noexcept nogil:
     put_text(server, verdict.peer, &frame, sizeof(Opened), verdict.text, verdict.bytes)
 
 
-cdef uint32_t restored_caller(Server* server, const Restored* one) noexcept nogil:
-    """The process of a lease of an earlier daemon, or NONE if it has ended."""
+cdef int restored_caller(Server* server, const Restored* one, uint32_t* found) noexcept nogil:
+    """The process of a lease of an earlier daemon, or NONE if it has ended; -errno if that cannot be told."""
     cdef uint32_t known = table_find(&server.caller_table, <uint64_t>one.pid, 0)
+    cdef int64_t started
     cdef int pidfd
+    found[0] = NONE
     if known != NONE:
-        return known if server.callers[known].started == one.started else NONE
+        found[0] = known if server.callers[known].started == one.started else NONE
+        return 0
     pidfd = pidfd_open(one.pid)
     if pidfd < 0:
-        return NONE
-    if start_time_of(one.pid) == one.started and not readable(pidfd):
-        known = caller_enter(server, one.pid, one.started, pidfd)
-    if known == NONE:
+        return 0 if errno == ESRCH or errno == EINVAL else -errno
+    started = start_time_of(one.pid)
+    if started > 0 and <uint64_t>started == one.started and not readable(pidfd):
+        found[0] = caller_enter(server, one.pid, one.started, pidfd)
+        started = -1 if found[0] == NONE else started
+    if found[0] == NONE:
         close_file(pidfd)
-    return known
+    return -EMFILE if started < 0 else 0
 
 
-cdef int restore_all(Server* server, Restored* all, uint32_t count, int64_t now) noexcept nogil:
-    cdef uint32_t number, slot, caller
-    cdef LeaseSpec* specs = <LeaseSpec*>calloc(count + 1, sizeof(LeaseSpec))
+cdef bint lease_fits(const Core* core, const LeaseSpec* spec) noexcept nogil:
+    """Whether the core's bounds let this lease be restored beside what is there."""
+    cdef uint32_t place = table_find(&core.partition_table, spec.partition, 0)
+    cdef uint32_t other
+    cdef uint64_t leases = 0
+    if place == NONE and core.free_partitions.top == 0:
+        return False
+    if place == NONE or table_find(&core.model_table, spec.model, place) == NONE:
+        if core.free_models.top == 0:
+            return False
+    if place != NONE and core.partitions[place].run < core.partitions[place].capacity:
+        return True                             # within what was promised to the partition
+    for other in range(core.bounds.partitions):
+        if core.partitions[other].used:
+            leases += max(core.partitions[other].capacity, core.partitions[other].run)
+    return leases < core.bounds.leases
+
+
+cdef int lease_restore(Server* server, const Restored* one, uint32_t caller, int64_t now) noexcept nogil:
+    """1, or 0 if there is no room for it."""
+    cdef LeaseSpec spec = one.spec
+    cdef uint32_t slot = <uint32_t>(spec.id & ((1 << SLOT_BITS) - 1))
+    if not lease_fits(server.core, &spec):
+        return 0
+    # Dead ones belong to a process of their own, which ends at once: so they are counted as lost.
+    spec.process = -1 if caller == NONE else <int64_t>caller
+    server.bonds[slot].caller = caller
+    server.bonds[slot].peer = NONE
+    if caller != NONE:
+        server.callers[caller].leases += 1
+        mirror_grant(server, slot, spec.id, caller, spec.partition, spec.model, spec.klass, spec.started,
+                     spec.deadline)
+    core_restore(server.core, now, &spec, 1)
+    return 1
+
+
+cdef int restore_all(Server* server, const Restored* all, uint32_t count, int64_t now) noexcept nogil:
+    """How many run, server.unfit of living processes do not fit; -errno if that cannot be told: then none runs."""
+    cdef uint32_t number
+    cdef int trouble
     cdef int alive = 0
-    if specs == NULL:
-        return -1
+    cdef uint32_t* callers = <uint32_t*>calloc(count + 1, sizeof(uint32_t))
+    if callers == NULL:
+        return -ENOMEM
     for number in range(count):
-        slot = <uint32_t>(all[number].spec.id & ((1 << SLOT_BITS) - 1))
-        caller = restored_caller(server, &all[number])
-        specs[number] = all[number].spec
-        # The dead are one process of their own, which ends at once: so they are counted as lost.
-        specs[number].process = -1 if caller == NONE else <int64_t>caller
-        server.bonds[slot].caller = caller
-        server.bonds[slot].peer = NONE
-        if caller != NONE:
-            alive += 1
-            server.callers[caller].leases += 1
-            mirror_grant(server, slot, specs[number].id, caller, specs[number].partition, specs[number].model,
-                         specs[number].klass, specs[number].started, specs[number].deadline)
-    core_restore(server.core, now, specs, count)
-    free(specs)
-    tell(server)
+        trouble = restored_caller(server, &all[number], &callers[number])
+        if trouble:
+            free(callers)
+            return trouble
+    for number in range(count):                 # the living first: there may not be room for all
+        if callers[number] != NONE:
+            if lease_restore(server, &all[number], callers[number], now):
+                alive += 1
+            else:
+                server.unfit += 1
+    for number in range(count):
+        if callers[number] == NONE:
+            lease_restore(server, &all[number], NONE, now)
+        else:
+            caller_settle(server, callers[number])
+    free(callers)
     core_exited(server.core, now, -1)
     tell(server)
     return alive
@@ -171,14 +215,27 @@ cdef inline void freeze_some(Server* server) noexcept nogil:
         ring(server.done_fd)
 
 
-cdef void mail_open(Server* server) noexcept nogil:
-    """In the dispatch thread: carry out what there is."""
+cdef bint mail_open(Server* server) noexcept nogil:
+    """In the dispatch thread: carry out what there is, if there is something."""
     cdef Mail* mail = <Mail*>emptied(&server.mail)
     if mail == NULL:
-        return
+        return False
     mail_execute(server, mail)
     if server.freezing == NULL:
         ring(server.done_fd)
+    return True
+
+
+cdef void mail_finish(Server* server) noexcept nogil:
+    """At the end of the dispatch thread. From when `serving` is 0, mail that is not taken here is carried out by the
+    one who brings it, in a thread of its own: then nothing of the core may be touched here.
+    """
+    while server.freezing != NULL:
+        freeze_some(server)
+    store(&server.serving, 0)
+    if mail_open(server):
+        while server.freezing != NULL:
+            freeze_some(server)
 
 
 cdef void mail_deliver(Server* server, Mail* mail) noexcept nogil:

@@ -1,11 +1,25 @@
 # What peers are sent: bytes in chunks of a common pool, written to the socket once at the end of a turn.
 
 
+cdef inline bint listens(const Peer* peer) noexcept nogil:
+    """Whether frames can be added to what the peer is sent."""
+    return (peer.state == READY or peer.state == NEW) and not peer.failed
+
+
+cdef inline bint is_peer(const Server* server, uint32_t number) noexcept nogil:
+    """Whether the place in the table is taken by an open connection."""
+    return NEW <= server.peers[number].state <= ENDING
+
+
+cdef inline uint64_t unsent(const Peer* peer) noexcept nogil:
+    return peer.written - peer.sent
+
+
 cdef inline uint32_t chunk_take(Server* server) noexcept nogil:
     cdef uint32_t chunk = server.free_chunk
     if chunk != NONE:
         server.free_chunk = server.chunks[chunk].next
-    elif server.fresh_chunks < CHUNKS:
+    elif server.fresh_chunks < server.most_chunks:
         chunk = server.fresh_chunks
         server.fresh_chunks += 1
     else:
@@ -29,13 +43,31 @@ cdef inline void mark_dirty(Server* server, uint32_t number) noexcept nogil:
         server.dirty = number
 
 
+cdef uint32_t chunk_squeeze(Server* server) noexcept nogil:
+    """A chunk when there is none left: the peer with most unread output, which is no honest one, is given up."""
+    cdef uint64_t most = 0
+    cdef uint32_t number
+    cdef uint32_t victim = NONE
+    for number in range(server.core.bounds.connections):
+        if server.peers[number].first != NONE and is_peer(server, number) and unsent(&server.peers[number]) > most:
+            most = unsent(&server.peers[number])
+            victim = number
+    if victim == NONE:
+        return NONE
+    output_drop(server, &server.peers[victim])
+    server.peers[victim].failed = 1
+    server.given_up += 1
+    mark_dirty(server, victim)
+    return chunk_take(server)
+
+
 cdef void put(Server* server, uint32_t number, const void* data, uint32_t size) noexcept nogil:
-    """Append to what the peer is sent. A peer for which there is no chunk left is given up."""
+    """Append to what the peer is sent, if it is sent anything any more."""
     cdef Peer* peer = &server.peers[number]
     cdef const char* at = <const char*>data
     cdef Chunk* chunk
     cdef uint32_t fresh, part
-    if peer.state != READY and peer.state != NEW:
+    if not listens(peer):
         return
     peer.written += size
     mark_dirty(server, number)
@@ -43,8 +75,12 @@ cdef void put(Server* server, uint32_t number, const void* data, uint32_t size) 
         if peer.last == NONE or server.chunks[peer.last].used == CHUNK_BYTES:
             fresh = chunk_take(server)
             if fresh == NONE:
+                fresh = chunk_squeeze(server)
+            if fresh == NONE:
                 peer.failed = 1
-                server.given_up += 1
+            if peer.failed:                     # it was this one that had most
+                if fresh != NONE:
+                    chunk_give(server, fresh)
                 return
             if peer.last == NONE:
                 peer.first = fresh
@@ -75,7 +111,7 @@ cdef void put_text(Server* server, uint32_t number, void* frame, uint32_t size, 
 cdef void fault(Server* server, uint32_t number, int code, const char* text) noexcept nogil:
     """The last frame of a peer; it is closed at the end of the turn."""
     cdef Error error
-    if server.peers[number].state != READY and server.peers[number].state != NEW:
+    if not listens(&server.peers[number]):
         return
     memset(&error, 0, sizeof(Error))
     head(&error.head, 0, ERROR_FRAME, 0, code)
@@ -84,10 +120,6 @@ cdef void fault(Server* server, uint32_t number, int code, const char* text) noe
     server.peers[number].state = ENDING
     server.faults += 1
     mark_dirty(server, number)
-
-
-cdef inline uint64_t unsent(const Peer* peer) noexcept nogil:
-    return peer.written - peer.sent
 
 
 cdef void watch(Server* server, uint32_t number) noexcept nogil:

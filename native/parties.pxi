@@ -4,7 +4,7 @@ cdef enum:
     HANDLES = 256                   # of a peer
     OPENS = 16                      # of a peer, under way
     CHUNK_BYTES = 504
-    CHUNKS = 1 << 16                # of output that peers have not read, 32 MiB in all
+    CHUNKS = 1 << 17                # of output that peers have not read, at most
     READ_BYTES = 8192               # of a peer at once: others want their turn
     PAUSE_BYTES = 4096              # unsent: the peer is not read before it reads
     QUESTIONS = 4096
@@ -15,7 +15,7 @@ cdef enum PeerState:
     FREE = 0
     NEW = 1                         # before HELLO
     READY = 2
-    ENDING = 3                      # an ERROR is its last frame
+    ENDING = 3                      # nothing is added any more; an ERROR may be its last frame
     CLOSED = 4                      # until the end of the turn, so that events of this turn do not meet its successor
 
 cdef enum Tag:                      # kind of descriptor, in the upper half of what epoll keeps
@@ -38,6 +38,7 @@ cdef struct Peer:
     uint32_t connection             # of the core; NONE before HELLO
     uint32_t caller
     uint32_t user
+    uint32_t gid
     uint32_t caller_prev
     uint32_t caller_next
     uint32_t counted                # waiting requests that its user is charged with
@@ -63,8 +64,6 @@ cdef struct Caller:
     uint64_t started
     uint32_t peers
     uint32_t leases
-    uint32_t uid
-    uint32_t gid
     int pidfd
     uint8_t used
 
@@ -83,7 +82,7 @@ cdef struct Bond:
     uint32_t peer
     uint32_t generation
     uint32_t caller
-    uint64_t position
+    uint64_t position               # NEVER_SENT: it was never put there
 
 cdef struct Question:
     uint32_t peer
@@ -143,7 +142,8 @@ cdef struct Server:
     int done_fd
     int question_fd
     int spare_fd                    # given up for a moment when descriptors are short
-    Mirrored* mirror
+    char* mirror_file               # as mapped
+    Mirrored* mirror                # its lines
     uint64_t mirror_bytes
     Peer* peers
     Handle* handles                 # of peer p: from p * HANDLES
@@ -160,6 +160,7 @@ cdef struct Server:
     Chunk* chunks
     uint32_t free_chunk
     uint32_t fresh_chunks
+    uint32_t most_chunks
     uint32_t dirty                  # peers with something to send
     uint32_t closed                 # by dirty_next: free at the end of the turn
     uint32_t stuck                  # how many peers have unsent output
@@ -182,6 +183,7 @@ cdef struct Server:
     uint64_t most_peers             # caps of a user
     uint64_t most_waiting
     int64_t patience
+    bint peer_pidfd                 # the kernel has SO_PEERPIDFD, as far as is known
     uint64_t instance
     uint64_t jitter
     uint32_t open_peers
@@ -192,5 +194,7 @@ cdef struct Server:
     uint64_t frames
     uint64_t given_up
     uint64_t undelivered
+    uint32_t unfit                  # leases that were not restored for want of room
+    bint laid_out                   # what follows from memory can be used
     char* memory
     uint64_t memory_bytes

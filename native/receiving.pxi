@@ -1,6 +1,10 @@
 # Frames of a peer, one function per kind: what it may say, and what the core is asked.
 
 
+cdef enum:
+    LAST_READS = 64                 # more than a socket buffers; a child may go on writing
+
+
 cdef bint all_zero(const uint8_t* at, size_t size) noexcept nogil:
     cdef size_t place
     for place in range(size):
@@ -79,7 +83,7 @@ cdef void on_open(Server* server, uint32_t number, const Number* frame) noexcept
     question.pid = caller.pid
     question.started = caller.started
     question.uid = server.users[peer.user].uid
-    question.gid = caller.gid
+    question.gid = peer.gid
     question.model_bytes = <uint16_t>model_bytes
     question.partition_bytes = <uint16_t>partition_bytes
     memcpy(question.text, names, model_bytes + partition_bytes)
@@ -215,7 +219,7 @@ cdef void receive(Server* server, uint32_t number) noexcept nogil:
     now = clock_now()
     left = peer.partial + <size_t>got
     peer.partial = 0
-    while left >= sizeof(Head) and (peer.state == READY or peer.state == NEW):
+    while left >= sizeof(Head) and listens(peer):
         size = (<const Head*>at).size
         if size < sizeof(Number) or size > MOST_FRAME or size % 8:
             snprintf(text, sizeof(text), b"a frame says that it has %u bytes: expected 16 to 512 in steps of 8",
@@ -227,6 +231,38 @@ cdef void receive(Server* server, uint32_t number) noexcept nogil:
         on_frame(server, number, <const Head*>at, now)
         at += size
         left -= size
-    if left and (peer.state == READY or peer.state == NEW):
+    if left and listens(peer):
         memcpy(peer.rest, at, left)
         peer.partial = <uint16_t>left
+
+
+cdef void last_words(Server* server, uint32_t number) noexcept nogil:
+    """A client may release, and close or exit at once: what it has released is no orphan and not lost."""
+    cdef Peer* peer = &server.peers[number]
+    cdef char buffer[MOST_FRAME + READ_BYTES]
+    cdef char* at
+    cdef size_t left = peer.partial
+    cdef size_t size
+    cdef ssize_t got
+    cdef int count
+    if peer.state != READY:
+        return
+    peer.failed = 1                             # nothing is told to it any more
+    memcpy(buffer, peer.rest, left)
+    for count in range(LAST_READS):
+        got = recv(peer.fd, buffer + left, READ_BYTES, MSG_DONTWAIT)
+        if got <= 0:
+            break
+        at = buffer
+        left += <size_t>got
+        while left >= sizeof(Head):
+            size = (<const Head*>at).size
+            if size < sizeof(Number) or size > MOST_FRAME or size % 8:
+                return
+            if left < size:
+                break
+            if (<const Head*>at).kind == RELEASE_FRAME and size == sizeof(Number):
+                on_number(server, number, <const Number*>at, clock_now())
+            at += size
+            left -= size
+        memmove(buffer, at, left)

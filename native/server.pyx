@@ -6,8 +6,10 @@ ring of questions; what Python wants of the core comes as mail. Neither is waite
 aimd.dispatch.server makes values of what `RawServer` gives.
 """
 
-from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport (
+    EAGAIN, ECONNABORTED, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOPROTOOPT, ENOSPC, ESRCH, errno,
+)
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove, memset, strlen
@@ -48,7 +50,7 @@ cdef class RawServer:
         listener: descriptor of a listening stream socket; stays the caller's.
         leases: descriptor of the lease file, made by aimd.dispatch.lease_file; may be closed afterwards.
         caps: (connections of a uid, waiting requests of a uid, nanoseconds after which a peer that does not read is
-            given up).
+            given up, whether to ask the kernel for the pidfd of a peer, bytes that all peers together may leave unread).
         instance: told to clients.
     """
 
@@ -56,13 +58,20 @@ cdef class RawServer:
 
     def __cinit__(self, limits, generation, int listener, int leases, caps, uint64_t instance):
         cdef Bounds given
+        for name, most in (("partitions", 4096), ("models", 4096), ("requests", 1 << 24), ("leases", 1 << SLOT_BITS),
+                           ("connections", 1 << 17), ("requests_per_connection", 0x7FFFFFFF)):
+            if not 1 <= getattr(limits, name) <= most:
+                raise ValueError(f"the {name} of a dispatch service are {getattr(limits, name)}: 1 to {most} is"
+                                 " expected")
         (given.partitions, given.models, given.requests, given.leases, given.connections,
          given.requests_per_connection) = [getattr(limits, name) for name in (
              "partitions", "models", "requests", "leases", "connections", "requests_per_connection")]
         self.server = server_new(given, generation, listener, leases, instance)
         if self.server == NULL:
             raise OSError(errno, "the dispatch service cannot be set up: descriptors or memory are short")
-        self.server.most_peers, self.server.most_waiting, self.server.patience = caps
+        (self.server.most_peers, self.server.most_waiting, self.server.patience, self.server.peer_pidfd,
+         unread) = caps
+        self.server.most_chunks = max(1, min(unread // CHUNK_BYTES, CHUNKS))
 
     def __dealloc__(self):
         server_free(self.server)
@@ -139,10 +148,12 @@ cdef class RawServer:
     def restore(self, leases):
         """Before `serve`: leases as (id, partition, model, class, started, deadline, pid, start time), slots in bounds.
 
-        Those whose process has ended count as lost. Returns how many run.
+        Those whose process has ended count as lost. Returns how many run, and how many of living processes do not fit
+        the bounds and are forgotten. Raises OSError if it cannot be told whether a process lives; then no lease runs.
         """
         cdef Restored* given
         cdef uint32_t number
+        cdef int running
         given = <Restored*>calloc(len(leases) + 1, sizeof(Restored))
         if given == NULL:
             raise MemoryError("no memory for the leases to restore")
@@ -151,7 +162,11 @@ cdef class RawServer:
                 (given[number].spec.id, given[number].spec.partition, given[number].spec.model,
                  given[number].spec.klass, given[number].spec.started, given[number].spec.deadline,
                  given[number].pid, given[number].started) = leases[number]
-            return self.post(RESTORE, given, len(leases))
+            running = self.post(RESTORE, given, len(leases))
+            if running < 0:
+                raise OSError(-running, "it cannot be told which leases of the earlier daemon go on: descriptors or"
+                                        " memory are short")
+            return running, self.server.unfit
         finally:
             free(given)
 

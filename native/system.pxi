@@ -5,6 +5,7 @@ cdef extern from *:
     #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
     #endif
+    #include <errno.h>
     #include <poll.h>
     #include <signal.h>
     #include <pthread.h>
@@ -30,6 +31,7 @@ cdef extern from *:
     static inline uint64_t aimd_empty(uint64_t *at) { return __atomic_exchange_n(at, 0, __ATOMIC_SEQ_CST); }
     /* Keeps the order of two writes for another process that maps the same file and finds it after a kill. */
     static inline void aimd_then(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
+    static inline void aimd_set_errno(int value) { errno = value; }
     static inline void aimd_no_signals(void) {
         sigset_t all;
         sigfillset(&all);
@@ -42,6 +44,7 @@ cdef extern from *:
     uint64_t emptied "aimd_empty"(uint64_t* at) noexcept nogil              # and leave 0
     void then "aimd_then"() noexcept nogil
     void no_signals "aimd_no_signals"() noexcept nogil
+    void set_errno "aimd_set_errno"(int value) noexcept nogil
 
     const int EPOLLIN
     const int EPOLLOUT
@@ -70,6 +73,7 @@ cdef extern from *:
     const int SO_PEERPIDFD
     const int SOCK_NONBLOCK
     const int SOCK_CLOEXEC
+    const int SHUT_RDWR
     const int MSG_DONTWAIT
     const int MSG_NOSIGNAL
     ctypedef unsigned int socklen_t
@@ -85,6 +89,7 @@ cdef extern from *:
         size_t msg_iovlen
     int accept4(int fd, void* address, void* length, int flags) noexcept nogil
     int getsockopt(int fd, int level, int option, void* value, socklen_t* size) noexcept nogil
+    int shutdown(int fd, int how) noexcept nogil
     ssize_t recv(int fd, void* buffer, size_t size, int flags) noexcept nogil
     ssize_t send(int fd, const void* buffer, size_t size, int flags) noexcept nogil
     ssize_t sendmsg(int fd, const msghdr* message, int flags) noexcept nogil
@@ -118,18 +123,23 @@ cdef inline void ring(int fd) noexcept nogil:
     write_file(fd, &one, 8)
 
 
-cdef uint64_t start_time_of(int64_t pid) noexcept nogil:
-    """Field 22 of /proc/<pid>/stat (clock ticks after boot); 0 if there is no such process or it is a zombie."""
+cdef inline bint short_of_something() noexcept nogil:
+    """Whether errno says so: then nothing was learnt."""
+    return errno == EMFILE or errno == ENFILE or errno == ENOMEM or errno == ENOBUFS or errno == ENOSPC
+
+
+cdef int64_t start_time_of(int64_t pid) noexcept nogil:
+    """Field 22 of /proc/<pid>/stat (clock ticks after boot); 0: there is no such process, -1: nothing was learnt."""
     cdef char text[1024]
     cdef char* at
     cdef ssize_t size
     cdef int field = 2
-    cdef uint64_t value = 0
+    cdef int64_t value = 0
     cdef int fd
     snprintf(text, sizeof(text), b"/proc/%lld/stat", <long long>pid)
     fd = open_file(text, O_RDONLY | O_CLOEXEC)
     if fd < 0:
-        return 0
+        return -1 if short_of_something() else 0
     size = read_file(fd, text, sizeof(text) - 1)
     close_file(fd)
     if size <= 0:
@@ -137,8 +147,6 @@ cdef uint64_t start_time_of(int64_t pid) noexcept nogil:
     at = text + size - 1
     while at > text and at[0] != c")":      # a command may hold spaces and parentheses
         at -= 1
-    if at + 2 < text + size and at[2] == c"Z":
-        return 0
     while at < text + size and field < 22:
         if at[0] == c" ":
             field += 1
@@ -147,3 +155,18 @@ cdef uint64_t start_time_of(int64_t pid) noexcept nogil:
         value = value * 10 + (at[0] - c"0")
         at += 1
     return value
+
+
+cdef void hang_up(int fd) noexcept nogil:
+    """Close a client's socket, whoever else has a copy of it.
+
+    What the client has sent and nobody read is taken out first: else it would meet an error instead of the end of file
+    behind the last frame.
+    """
+    cdef char unread[8192]
+    cdef int count
+    for count in range(32):
+        if recv(fd, unread, sizeof(unread), MSG_DONTWAIT) <= 0:
+            break
+    shutdown(fd, SHUT_RDWR)
+    close_file(fd)

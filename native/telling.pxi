@@ -1,6 +1,10 @@
 # From events of the core to the lease file and to frames.
 
 
+cdef extern from *:
+    const uint64_t NEVER_SENT "UINT64_MAX"
+
+
 cdef inline void recount(Server* server, uint32_t number) noexcept nogil:
     """Charge the peer's user with what waits on its connection now."""
     cdef Peer* peer = &server.peers[number]
@@ -41,7 +45,7 @@ cdef inline void tell_granted(Server* server, const Event* event) noexcept nogil
     bond.peer = number
     bond.generation = peer.generation
     bond.caller = peer.caller
-    bond.position = peer.written
+    bond.position = peer.written if listens(peer) else NEVER_SENT
     server.callers[peer.caller].leases += 1
     recount(server, number)
 
@@ -112,7 +116,7 @@ cdef void tell(Server* server) noexcept nogil:
             tell_until(server, server.asker, ADOPTED_FRAME, event.lease, core.leases[slot].deadline - core.now)
         elif event.kind == ORPHANED:
             server.bonds[event.lease & ((1 << SLOT_BITS) - 1)].peer = NONE
-        elif event.kind == REFUSED:
+        elif event.kind == REFUSED and server.asker != NONE:
             memset(&refusal, 0, sizeof(Refused))
             head(&refusal.head, sizeof(Refused), REFUSED_FRAME, 0, event.detail)
             refusal.number = event.number

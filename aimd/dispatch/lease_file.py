@@ -49,10 +49,14 @@ NOTHING = LeaseFile((), 1)
 
 
 def read_leases(path: Path, boot_id: str) -> LeaseFile:
-    """What an earlier daemon of this boot has left; NOTHING if there is no such file or it is none of this version."""
+    """What an earlier daemon of this boot has left; NOTHING if there is no such file or it is none of this version.
+
+    Raises:
+        OSError: there is one and it cannot be read: who holds leases is not known then.
+    """
     try:
         data = path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return NOTHING
     if len(data) < HEAD_BYTES:
         return NOTHING
@@ -84,6 +88,7 @@ def new_lease_file(path: Path, boot_id: str, slots: int, generation: int) -> int
         os.pwrite(descriptor, _HEAD.pack(MAGIC, VERSION, slots, generation, boot_id.encode()), 0)
     except OSError:
         os.close(descriptor)
+        path.unlink()
         raise
     return descriptor
 

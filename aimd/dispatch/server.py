@@ -31,11 +31,19 @@ _BOUNDS = {-6: "partitions", -7: "models", -8: "requests", -9: "leases"}  # aimd
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What one user may have at most, and how long (seconds) a client that does not read is kept."""
+    """What one user may have at most, and what is asked of the kernel.
+
+    Attributes:
+        patience_seconds: how long a client that does not read is kept.
+        unread_bytes: what all clients together may leave unread (64 MiB at most); then those with most are given up.
+        peer_pidfd: ask for the pidfd of a client (Linux 6.5; noticed when there is none); False: as before it.
+    """
 
     connections_per_user: int = 1024
     waiting_per_user: int = 16_384
     patience_seconds: float = 30.0
+    peer_pidfd: bool = True
+    unread_bytes: int = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ class DispatchServer:
     """Serves the dispatch socket from `start` to `stop`; configure and restore before.
 
     Args:
-        listener: a listening AF_UNIX stream socket, not blocking; stays the caller's.
+        listener: a listening AF_UNIX stream socket, which is made not blocking; stays the caller's.
         lease_path: where leases are kept for the next daemon; its folder has to survive a restart of the daemon.
         boot_id: of the machine; leases of another boot are nobody's.
 
@@ -81,13 +89,20 @@ class DispatchServer:
         generation = max(self.found.generation, time.time_ns() // 1_000_000)
         self._fresh = lease_path.with_name(lease_path.name + ".new")
         descriptor = new_lease_file(self._fresh, boot_id, limits.leases, generation)
+        listener.setblocking(False)  # else the dispatch thread would wait for the next client and for nothing else
         try:
             self._raw = RawServer(
                 limits,
                 generation,
                 listener.fileno(),
                 descriptor,
-                (caps.connections_per_user, caps.waiting_per_user, int(caps.patience_seconds * 1e9)),
+                (
+                    caps.connections_per_user,
+                    caps.waiting_per_user,
+                    int(caps.patience_seconds * 1e9),
+                    int(caps.peer_pidfd),
+                    caps.unread_bytes,
+                ),
                 secrets.randbits(63),
             )
         finally:
@@ -97,11 +112,25 @@ class DispatchServer:
         self._ended: Future[None] = Future()
 
     def restore(self) -> int:
-        """Take over what an earlier daemon has left, when the partitions are configured; returns how many run on."""
+        """Take over what an earlier daemon has left, when the partitions are configured; returns how many run on.
+
+        Raises:
+            OSError: it cannot be told whether a process lives still; the lease file stays as it was.
+        """
         mask = (1 << SLOT_BITS) - 1
         held = [lease for lease in self.found.leases if lease.lease & mask < self._limits.leases]
         with self._lock:
-            running = self._raw.restore([_restorable(lease) for lease in held])
+            running, unfit = self._raw.restore([_restorable(lease) for lease in held])
+        forgotten = unfit + len(self.found.leases) - len(held)
+        if forgotten:
+            log.warning(
+                "%d leases of the earlier daemon are forgotten: expected bounds at least as wide as its own, with room"
+                " for %d leases, %d partitions and %d models",
+                forgotten,
+                self._limits.leases,
+                self._limits.partitions,
+                self._limits.models,
+            )
         self._fresh.replace(self._lease_path)
         return running
 
@@ -110,10 +139,12 @@ class DispatchServer:
         if ended is not None:
             self._ended.add_done_callback(ended)
         self._thread = threading.Thread(target=self._serve, name="dispatch", daemon=True)
-        self._thread.start()
-        until = time.monotonic() + START_SECONDS
-        while not self._raw.serving() and not self._ended.done() and time.monotonic() < until:
-            time.sleep(0.0005)
+        # Until the thread serves, whoever wants something of the core does it in its own thread: not both at once.
+        with self._lock:
+            self._thread.start()
+            until = time.monotonic() + START_SECONDS
+            while not self._raw.serving() and not self._ended.done() and time.monotonic() < until:
+                time.sleep(0.0005)
 
     def _serve(self) -> None:
         try:
