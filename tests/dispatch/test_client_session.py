@@ -97,6 +97,19 @@ def test_a_resubmitted_request_has_what_is_left_of_its_wait():
     assert talk.session.limit(ticket) == 1001 * SECOND + ANSWER_GRACE
 
 
+def test_a_queued_request_with_the_models_budget_is_the_daemons_to_end():
+    talk = Talk()
+    talk.connect()
+    ticket = talk.acquire(wait=-1)
+    ((_, request),) = [each for each in talk.open() if each[0] == "acquire"]
+    assert talk.session.limit(ticket) == talk.now + 30 * SECOND + ANSWER_GRACE
+    talk.hear(encode("queued", request=request))
+    assert talk.session.limit(ticket) is None
+    talk.now += 100 * SECOND
+    talk.session.disconnected(talk.now, "gone")
+    assert talk.session.limit(ticket) == talk.now + 30 * SECOND
+
+
 def test_request_numbers_never_return():
     talk = Talk()
     talk.connect()
