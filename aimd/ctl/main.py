@@ -34,6 +34,7 @@ COMMANDS = {
     "set-mode": "changing.set_mode",
     "undrain": "operating",
     "version": "reading",
+    "watch": "observing",
 }
 
 

@@ -24,6 +24,7 @@ WIDTHS = {
     "SEQUENCE": 8,
     "TIME": 20,
     "SUBJECT": 12,
+    "OBJECT": 20,
     "KIND": 24,
     "QOS": 6,
     "NAME": 12,
