@@ -68,6 +68,19 @@ def test_an_idle_holder_adopts_though_nobody_reads(daemon):
         assert lease.renew() > 599
 
 
+def test_the_end_of_the_connection_is_seen_at_once(daemon):
+    """By the keeper, which would otherwise look in a quarter of a second later."""
+    delays = []
+    with Client(daemon.path) as client, client.lease("llama"):
+        for number in range(1, 4):
+            time.sleep(0.05)
+            start = time.monotonic()
+            daemon.drop_connections()
+            eventually(lambda number=number: len(daemon.asked("adopt")) == number, 2)
+            delays.append(time.monotonic() - start)
+    assert sorted(delays)[1] < 0.08
+
+
 def test_a_lease_that_the_new_daemon_does_not_know_is_lost(daemon):
     with Client(daemon.path) as client, client.lease("llama") as lease:
         daemon.kill()

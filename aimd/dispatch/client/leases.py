@@ -73,7 +73,8 @@ class Leases:
         held.state = state
         self._held.pop(held.lease, None)
         self._renewing.pop(held.lease, None)
-        self._answer(held, of_lost_lease(held.lease))
+        if held.renewals:
+            self._answer(held, of_lost_lease(held.lease))
 
     def _answer(self, held: Held, error: DispatchError | None = None) -> None:
         renewals, held.renewals = held.renewals, []
