@@ -45,7 +45,8 @@ def free_units(memory_bytes: int, reserved_units: int, unattributed_bytes: int =
 def parse_gb(text: str | float) -> int:
     """GB (`24`, `1.5`) as units, rounded up to a whole unit.
 
-    A unit is not part of it: 24 GiB are not what GPUs are sold as. The amount is first rounded to whole bytes: what floating point adds to 24 (24.000000000000004) is not another unit.
+    The text is the number alone. The amount is first rounded to whole bytes: what floating point adds to 24
+    (24.000000000000004) is not another unit.
 
     Raises:
         InvalidInputError: not a number, or not within 0 < GB <= 1,048,576.

@@ -15,7 +15,7 @@ from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.errors import ConflictError, NotFoundError, RefusedError
 from aimd.planning import effects as fx
 from aimd.planning.node_state import NodeState
-from aimd.planning.placement import place
+from aimd.planning.placement import Placement, place
 from aimd.planning.policy import Policy
 from aimd.planning.reservations import left_behind, unattributed
 from aimd.planning.rooms import Occupancy
@@ -168,30 +168,23 @@ class ClaimDesk:
         )
 
     def _judged(self, claim: Claim, node: NodeState, under_way: UnderWay, wanted: Wanted | Refusal) -> Wanted | Refusal:
-        """What was found for the claim, while a mode change runs: it waits for its end if that makes the claim possible.
-
-        One change runs at a time, so a claim that needs another one waits, too.
-        """
+        """What becomes of the claim when a mode change runs: it waits if it needs another change, or the end of this one."""
         if under_way.change is None or (isinstance(wanted, Wanted) and not wanted.switches):
             return wanted
-        if isinstance(wanted, Wanted):
-            return Wanted(waiting(claim, under_way.change))
+        if isinstance(wanted, Refusal) and isinstance(self._afterwards(claim, node, under_way), Refusal):
+            return wanted
+        return Wanted(waiting(claim, under_way.change, wanted if isinstance(wanted, Refusal) else None))
+
+    def _afterwards(self, claim: Claim, node: NodeState, under_way: UnderWay) -> Placement | Refusal:
+        """Where it will go if the change succeeds, which takes the places of others on its GPUs away."""
         staying = tuple(
             assignment
             for each in self.claims.values()
             for assignment in each.assignments
             if each.state is ClaimState.SWITCHING or assignment.gpu not in under_way.gpus
         )
-        later = place(
-            claim.name,
-            claim.spec,
-            under_way.afterwards(node.observed),
-            self._occupancy(node, staying),
-            claim.missing,
-        )
-        if isinstance(later, Refusal):
-            return wanted
-        return Wanted(waiting(claim, under_way.change, wanted))
+        observed = under_way.afterwards(node.observed)
+        return place(claim.name, claim.spec, observed, self._occupancy(node, staying), claim.missing)
 
     def join(self, event: fx.HolderJoined, busy: Collection[str]) -> HolderRecord:
         """The process as holder of a replica; the same process again gets the same answer.

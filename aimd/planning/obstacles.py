@@ -71,7 +71,7 @@ def used_there(place: tuple[str, int], occupancy: Occupancy) -> str:
 
 
 def outliving(left: LeftBehind) -> str:
-    """`pid 7 (python serve.py), which was m/0`."""
+    """`pid 7 (python serve.py) of the former m/0`."""
     return f"{' and '.join(process(pid, command) for pid, command in left.processes)} of the former {left.kept.name}"
 
 
