@@ -231,7 +231,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """An open that was refused; `outcome`: unknown_model, unknown_partition, unauthorised or draining."""
+    """An open that was refused; `outcome`: unknown_model, unknown_partition, unauthorised, draining or would_block."""
 
     tag: int
     outcome: int
