@@ -8,7 +8,7 @@ middle is told from an end that was never written completely. Format: https://sq
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _HEADER = struct.Struct(">8I")  # magic, version, page size, checkpoint number, two salts, two checksums
@@ -19,9 +19,15 @@ _WORD = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One page version. `whole`: its checksum continues that of the frame before; `ours`: it is of this log's run.
+    """One page version.
 
-    `else_page` is the number with which the checksum would be right.
+    Attributes:
+        commits: it ends a transaction.
+        whole: its checksum continues that of the frame before.
+        ours: it is of this log's run.
+        complete: whole, or damaged after it was written: what is not damaged is right. A write that was never
+            completed looks otherwise.
+        else_page: the number with which the checksum would be right.
     """
 
     page: int
@@ -29,6 +35,7 @@ class Frame:
     data: bytes
     whole: bool
     ours: bool
+    complete: bool
     else_page: int | None = None
 
 
@@ -56,33 +63,42 @@ def log_of(database: Path, page_size: int) -> Log:
         return Log()
     header = _HEADER.unpack_from(raw)
     order = ">" if header[0] == _BIG_ENDIAN_SUMS else "<"
-    intact = header[0] in (_BIG_ENDIAN_SUMS, _LITTLE_ENDIAN_SUMS) and _sums(order, raw[:24], (0, 0)) == header[6:8]
+    starts = {(header[6], header[7]), _sums(order, raw[:24], (0, 0))}
+    intact = header[0] in (_BIG_ENDIAN_SUMS, _LITTLE_ENDIAN_SUMS) and len(starts) == 1
     salts = header[4:6] if intact else _FRAME.unpack_from(raw, _HEADER.size)[2:4]
-    frames = _frames(raw, page_size, order, salts, header[6:8], _most_pages(database, len(raw), page_size))
-    if not intact:
-        return Log(tuple(frames), "the header of its write-ahead log is damaged")
-    committed = max((number for number, frame in enumerate(frames, 1) if frame.whole and frame.commits), default=0)
-    if not all(frame.whole and frame.ours for frame in frames[:committed]):
-        return Log(tuple(frames), "its write-ahead log is damaged")
+    frames = _frames(raw, page_size, order, salts, starts, _most_pages(database, len(raw), page_size))
+    committed = max((number for number, frame in enumerate(frames, 1) if frame.complete and frame.commits), default=0)
+    kept = tuple(frames[:committed])
+    if not intact:  # of a log with one frame nothing tells whether it was completed
+        return Log(kept or tuple(frames), "the header of its write-ahead log is damaged")
+    if not all(frame.whole and frame.ours for frame in kept):
+        return Log(kept, "its write-ahead log is damaged")
     # What is left of a transaction that was rolled back has no commit.
-    return Log(tuple(frames[:committed]), cut=any(frame.commits for frame in frames[committed:]))
+    return Log(kept, cut=any(frame.commits for frame in frames[committed:]))
 
 
 def _frames(
-    raw: bytes, page_size: int, order: str, salts: tuple[int, ...], before: tuple[int, ...], pages: int
+    raw: bytes, page_size: int, order: str, salts: tuple[int, ...], starts: set[tuple[int, int]], pages: int
 ) -> list[Frame]:
-    """All frames up to the last one of this run: later ones are left over from a longer run before it."""
+    """All frames up to the last one of this run: later ones are left over from a longer run before it.
+
+    `starts` are the checksums that the first may continue: more than one where what is stored may be what was damaged.
+    """
     frames: list[Frame] = []
     ours = 0
     for at in range(_HEADER.size, len(raw) - _FRAME.size - page_size + 1, _FRAME.size + page_size):
         page, size, *rest = _FRAME.unpack_from(raw, at)
         data = raw[at + _FRAME.size : at + _FRAME.size + page_size]
-        sums = tuple(rest[2:])
-        whole = _sums(order, raw[at : at + 8] + data, before) == sums
+        sums = rest[2], rest[3]
         mine = tuple(rest[:2]) == tuple(salts)
-        other = _else_page(order, raw[at + 4 : at + 8] + data, before, sums, pages) if mine and not whole else None
-        frames.append(Frame(page, size != 0, data, whole, mine, other))
-        before = sums
+        summed = raw[at : at + 8] + data
+        computed = {_sums(order, summed, start) for start in starts}
+        whole = sums in computed
+        frame = Frame(page, size != 0, data, whole, mine, whole)
+        if mine and not whole:
+            frame = _examined(frame, order, summed, computed, sums, pages)
+        frames.append(frame)
+        starts = {sums, *(computed if mine and frame.complete else ())}
         if mine or whole:
             ours = len(frames)
         elif len(frames) > ours + 2:
@@ -90,13 +106,42 @@ def _frames(
     return frames[:ours]
 
 
-def _else_page(order: str, rest: bytes, before: tuple[int, ...], sums: tuple[int, ...], pages: int) -> int | None:
-    """The page number with which the checksum is right: that was damaged, or, rarely, it is right by chance."""
-    numbers = range(1, pages + 1)
-    return next((n for n in numbers if _sums(order, n.to_bytes(4, "big") + rest, before) == sums), None)
+def _examined(
+    frame: Frame, order: str, summed: bytes, computed: set[tuple[int, int]], sums: tuple[int, int], pages: int
+) -> Frame:
+    """A damaged frame with what its checksum tells: whether it was complete, its page number and commit mark."""
+    # Half a checksum that is right: the other half was damaged, or the last word of the page.
+    half = any(one == sums[0] or two == sums[1] for one, two in computed)
+    number = _else_word(order, summed, 0, range(1, pages + 1), computed, sums)
+    mark = _else_word(order, summed, 4, range(pages + 1), computed, sums)
+    return replace(
+        frame,
+        complete=half or number is not None or mark is not None,
+        commits=frame.commits if mark is None else mark != 0,
+        else_page=number,
+    )
 
 
-def _sums(order: str, data: bytes, start: tuple[int, ...]) -> tuple[int, int]:
+def _else_word(
+    order: str, summed: bytes, at: int, numbers: range, computed: set[tuple[int, int]], sums: tuple[int, int]
+) -> int | None:
+    """The number with which, in place of the word there, the checksum is right.
+
+    That word was damaged, or, rarely, the sum is right by chance. The sum is linear: what a one adds to it, each adds.
+    """
+    one = bytearray(len(summed))
+    struct.pack_into(f"{order}I", one, at, 1)
+    factors = _sums(order, bytes(one), (0, 0))
+    (present,) = struct.unpack_from(f"{order}I", summed, at)
+    for number in numbers:
+        (word,) = struct.unpack(f"{order}I", number.to_bytes(4, "big"))
+        added = [(word - present) * factor for factor in factors]
+        if any((first + added[0] & _WORD, second + added[1] & _WORD) == sums for first, second in computed):
+            return number
+    return None
+
+
+def _sums(order: str, data: bytes, start: tuple[int, int]) -> tuple[int, int]:
     """The running checksum of the format, over words in the byte order of the log."""
     first, second = start
     words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
