@@ -282,9 +282,10 @@ def test_claims_after_a_reboot(tmp_path: Path, children: Children) -> None:
             await node.until(at_rest)
             await hold(node, "large", children.start())
             wanted = {claim.name: claim.spec for claim in node.snapshot.claims}
+        boot_id = sim.boot_id
         sim.act(lambda driver, now: driver.reboot(now))
         again = SimulatedNode.open(tmp_path / "sim.json", fast_state())
-        assert again.boot_id != ""
+        assert again.boot_id != boot_id
         assert [gpu.compute.value for gpu in again._driver.state.gpus] == ["SPX", "SPX"]
         async with running_node(again, directory=tmp_path, policy=POLICY) as node:
             await node.until(lambda snapshot: at_rest(snapshot) and len(snapshot.changes) >= 4)
@@ -307,8 +308,10 @@ def test_claims_after_a_restart_stay_where_they_are(tmp_path: Path) -> None:
             before = node.snapshot.claims
         for _ in range(3):
             async with running_node(sim, directory=tmp_path, policy=POLICY) as node:
+                await asyncio.sleep(0.1)  # some polls
                 assert node.snapshot.claims == before
                 assert len(node.snapshot.changes) == 1
+                assert broken_promises(node.snapshot) == []
 
     asyncio.run(story())
 
