@@ -14,6 +14,7 @@ from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.plan import Plan
 from aimd.domain.switch import ModeChange
+from aimd.domain.traffic import TrafficBoard
 
 
 class Sysfs(Protocol):
@@ -172,6 +173,19 @@ class Reloaded:
     changed: list[str]
     needs_restart: list[str]
     problems: list[str]
+
+
+class TrafficSource(Protocol):
+    """What goes through the models, sampled every few seconds."""
+
+    @property
+    def board(self) -> TrafficBoard | None:
+        """The last one; None while there is none."""
+        ...
+
+    async def newer(self, number: int, timeout: float) -> TrafficBoard | None:
+        """The first board after the one of this number, or the present one when the timeout (seconds) has passed."""
+        ...
 
 
 class ControlPlane(Protocol):

@@ -12,10 +12,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from aimd.dispatch.core import ModelCells
 from aimd.dispatch.numbers import NumberBook
 from aimd.dispatch.policy import ModelShares, partition_config
 from aimd.dispatch.server import DispatchServer, Question
-from aimd.dispatch.values import SECOND, Class, ModelConfig, Outcome, PartitionConfig
+from aimd.dispatch.values import SECOND, Class, CoreSnapshot, ModelConfig, Outcome, PartitionConfig
 from aimd.domain.claim import QosClass
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.serving import Caller, PartitionKey, Rule, ServedPartition
@@ -170,6 +171,21 @@ class DispatchService:
 
     def _number(self, key: PartitionKey) -> int:
         return self._book.number(_place(key))
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def served(self) -> dict[tuple[int, int], tuple[PartitionKey, str]]:
+        """Partition and model by their numbers in the core."""
+        places = {key: self._number(key) for key in self._served}
+        return {
+            (places[key], self._book.number(_model(model.name))): (key, model.name)
+            for key, served in self._served.items()
+            for model in served.models
+        }
+
+    def counters(self) -> tuple[CoreSnapshot, tuple[ModelCells, ...]]:
+        """All counters and latencies of the core. Blocks, for a twentieth of a second on a large node: not in the loop."""
+        return self._server.snapshot(), self._server.cells()
 
     # -- callers ---------------------------------------------------------------------------------------------
 

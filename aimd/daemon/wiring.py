@@ -27,6 +27,7 @@ from aimd.daemon.dispatch_setup import dispatch_service
 from aimd.daemon.dispatching import DispatchService
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop
+from aimd.daemon.observing import Observer
 from aimd.daemon.reload import policy_of, reloading
 from aimd.errors import ConfigError, ConflictError, InvalidInputError, UnreachableError
 from aimd.planning import effects as fx
@@ -146,12 +147,13 @@ async def run(
             reload = reloading(config_path, config, service.reconfigure) if config_path is not None else None
             loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload)
             root = config.sysfs_root if machine.simulated is None else None
-            api = LocalApi(loop, operators, NodeFacts(machine.boot_id, machine.simulated, started, root))
+            observer = Observer(service, lambda: loop.snapshot, generation)
+            api = LocalApi(loop, operators, NodeFacts(machine.boot_id, machine.simulated, started, root), observer)
             socket = Path(paths.runtime) / API_SOCKET
             try:
                 first = fx.Started(await executor.on_ledger(ledger.load), config.modes(), config.layout_digest())
                 running = asyncio.create_task(loop.run(first, machine.sources))
-                await _serve(loop, api, service, socket, stop, running, machine)
+                await _serve(loop, api, service, observer, socket, stop, running, machine)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
@@ -168,6 +170,7 @@ async def _serve(
     loop: ControlLoop,
     api: LocalApi,
     service: DispatchService,
+    observer: Observer,
     socket: Path,
     stop: asyncio.Event,
     running: asyncio.Task[None],
@@ -176,13 +179,14 @@ async def _serve(
     """Open API and dispatch when the node was looked at, say when the inventory is there, and wait for the end."""
     stopping, dead = asyncio.create_task(stop.wait()), asyncio.create_task(service.ended.wait())
     looked, ready = asyncio.create_task(loop.looked.wait()), asyncio.create_task(loop.ready.wait())
-    following = asyncio.create_task(service.follow(lambda generation: loop.changed(generation, FOLLOW_SECONDS)))
+    beside = [asyncio.create_task(service.follow(lambda generation: loop.changed(generation, FOLLOW_SECONDS)))]
     try:
         await asyncio.wait({looked, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
         if looked.done():
             held = service.begin()
             if held:
                 log.info("%d lease(s) of processes that go on were taken over", held)
+            beside.append(observer.begin())
             await api.start(socket)
             if not loop.ready.is_set():
                 warnings = "; ".join(loop.snapshot.warnings)
@@ -198,8 +202,9 @@ async def _serve(
                 "the dispatch thread has ended", hint="the log says why; the daemon is to be restarted"
             )
     finally:
-        for task in (stopping, looked, ready, dead, following):
+        for task in (stopping, looked, ready, dead, *beside):
             task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 def _ready_line(loop: ControlLoop, machine: Node, socket: Path) -> str:

@@ -47,6 +47,17 @@ class ModelLatencies:
     reclaim: LatencySketch
 
 
+@dataclass(frozen=True, slots=True)
+class ModelCells:
+    """Latencies of a model as counts by cell of a sketch, by class; `cell_value` tells what a cell stands for."""
+
+    partition: int
+    model: int
+    queue: tuple[dict[int, int], ...]
+    service: tuple[dict[int, int], ...]
+    total: tuple[dict[int, int], ...]
+
+
 class NativeSnapshot:
     """Implements `aimd.dispatch.face.SteppedSnapshot`; made by `NativeCore.begin_snapshot`."""
 
@@ -123,6 +134,23 @@ def latencies_of(
 ) -> tuple[ModelLatencies, ...]:
     """The value of what the compiled core reads of its sketches."""
     return tuple(_latencies(*model) for model in raw)
+
+
+def cells_of(raw: Sequence[tuple[int, int, Sequence[tuple[int, int, dict[int, int]]]]]) -> tuple[ModelCells, ...]:
+    """The counts of what the compiled core reads of its sketches."""
+    size = len(Class)
+    found = []
+    for partition, model, sketches in raw:
+        cells = tuple(cells for _, _, cells in sketches)
+        found.append(ModelCells(partition, model, cells[:size], cells[size : 2 * size], cells[2 * size : 3 * size]))
+    return tuple(found)
+
+
+def cell_value(cell: int) -> int:
+    """The nanoseconds that a sketch tells for the latencies in this cell."""
+    value = LatencySketch.of({cell: 1}, 0, (1 << 64) - 1).quantile(1.0)
+    assert value is not None
+    return value
 
 
 def model_numbers(model: ModelConfig, capacity: int) -> tuple[object, ...]:

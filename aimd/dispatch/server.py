@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aimd._native.server import RawServer
-from aimd.dispatch.core import ModelLatencies, latencies_of, model_numbers, snapshot_of
+from aimd.dispatch.core import ModelCells, ModelLatencies, cells_of, latencies_of, model_numbers, snapshot_of
 from aimd.dispatch.lease_file import HeldLease, new_lease_file, read_leases
 from aimd.dispatch.policy import check_partition
 from aimd.dispatch.values import SLOT_BITS, CoreSnapshot, Limits, Outcome, PartitionConfig
@@ -260,6 +260,11 @@ class DispatchServer:
         """All latency sketches of one instant."""
         with self._lock:
             return latencies_of(self._raw.latencies())
+
+    def cells(self) -> tuple[ModelCells, ...]:
+        """As `latencies`, for those who keep counts and not sketches: a tenth of the time, and of the memory."""
+        with self._lock:
+            return cells_of(self._raw.latencies())
 
     def statistics(self) -> dict[str, int]:
         """Numbers of the socket: connections, callers, running leases; since the start: accepted, refused, faults, ..."""

@@ -55,6 +55,16 @@ class Sample:
     backlog_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a window has counted; `released` in its `backlogged_seconds` only, while something waited."""
+
+    good: float = 0
+    bad: float = 0
+    released: float = 0
+    backlogged_seconds: float = 0.0
+
+
 class Verdict(str, Enum):
     """Whether an objective is met; unknown while too little was counted (or nothing waited)."""
 

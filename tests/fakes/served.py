@@ -17,6 +17,7 @@ from aimd.adapters.http.limits import Limits
 from aimd.adapters.http.peer import Operators
 from aimd.adapters.http.server import LocalApi, NodeFacts
 from tests.fakes.node import RunningNode, running_node
+from tests.fakes.traffic import ShownTraffic
 
 FIRST_GENERATION = 1_000
 
@@ -28,6 +29,7 @@ class Served:
     socket: Path
     node: RunningNode
     api: LocalApi
+    traffic: ShownTraffic
     run: Callable[[Coroutine[Any, Any, Any]], Any]
 
 
@@ -44,12 +46,13 @@ def served(
         loop = asyncio.get_running_loop()
         uids = frozenset({os.getuid()}) if operators is None else operators
         async with running_node(first_generation=FIRST_GENERATION, **node_options) as node:
+            traffic = ShownTraffic()
             facts = NodeFacts("boot-1", "a test's node", time.monotonic())
-            api = LocalApi(node.loop, Operators(uids), facts, limits)
+            api = LocalApi(node.loop, Operators(uids), facts, traffic, limits)
             await api.start(socket)
             try:
                 run = lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)  # noqa: E731
-                started.append(Served(socket, node, api, run))
+                started.append(Served(socket, node, api, traffic, run))
                 ready.set()
                 await loop.run_in_executor(None, over.wait)
             finally:

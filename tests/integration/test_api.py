@@ -29,6 +29,7 @@ from aimd.errors import DeniedError
 from aimd.protocol import messages as msg
 from aimd.sim.state import FaultKind, SimFault, SimState
 from tests.fakes.node import ADDRESSES, fast_state, running_node
+from tests.fakes.traffic import ShownTraffic
 from tests.integration.unix_http import Answer, UnixConnection, ask, lines
 
 STRANGER = 65534
@@ -48,7 +49,7 @@ class Served:
         self._loop = asyncio.get_running_loop()
         async with running_node(self._state) as self.node:
             facts = NodeFacts(self.node.sim.boot_id, self.node.sim.description, time.monotonic())
-            api = LocalApi(self.node.loop, Operators(self._uids), facts)
+            api = LocalApi(self.node.loop, Operators(self._uids), facts, ShownTraffic())
             await api.start(self.socket)
             self._begun.set()
             await self._end.wait()

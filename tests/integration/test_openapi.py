@@ -28,7 +28,7 @@ DOCUMENT = openapi.document(ROUTES, Limits())
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 OPERATIONS = {f"{route.method} {route.path}": SCHEMA[route.path][route.method] for route in ROUTES}
 DENIABLE = [f"{route.method} {route.path}" for route in ROUTES if route.variables or route.query or route.body]
-READ_LISTS = ("gpus", "partitions", "claims", "assignments", "plans", "events")
+READ_LISTS = ("gpus", "partitions", "claims", "assignments", "models", "plans", "events")
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from aimd.adapters.http.peer import Operators
 from aimd.domain.event import Event
 from aimd.domain.node import NodeSnapshot
-from aimd.ports import ControlPlane
+from aimd.ports import ControlPlane, TrafficSource
 from aimd.protocol.messages import Message
 from aimd.protocol.watch import History, WatchMessage, step
 
@@ -54,6 +54,7 @@ class Api:
     control: ControlPlane
     operators: Operators
     facts: NodeFacts
+    traffic: TrafficSource
     history: History = field(default_factory=History)
     ledger_reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LEDGER_READS))
 

@@ -26,7 +26,7 @@ NDJSON = "application/x-ndjson"
 OVERVIEW = """\
 HTTP/1.1 and JSON on the daemon's Unix socket (/run/aimd/aimd.sock for the system's daemon). The Host is `aimd` or
 `localhost`. The credentials of the connecting process decide: everyone may read; root, the daemon's user and the
-configured operators may change things; processes in pods may not, and see no claims.
+configured operators may change things; processes in pods may not, and see neither claims nor models.
 
 Every error is a problem (RFC 9457) with a stable `code`, and a `hint` where there is something to do about it.
 

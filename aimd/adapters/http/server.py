@@ -13,7 +13,7 @@ from aimd.adapters.http.peer import Operators, Peer
 from aimd.adapters.http.resources import ROUTES
 from aimd.adapters.http.responder import Responder
 from aimd.adapters.http.routes import RouteTable
-from aimd.ports import ControlPlane
+from aimd.ports import ControlPlane, TrafficSource
 
 __all__ = ["LocalApi", "NodeFacts"]
 
@@ -27,15 +27,21 @@ class LocalApi:
         control: the daemon.
         operators: who may change things.
         facts: what /v1/node tells.
+        traffic: what /v1/models tells.
         limits: what a client may cost.
     """
 
     def __init__(
-        self, control: ControlPlane, operators: Operators, facts: NodeFacts, limits: Limits | None = None
+        self,
+        control: ControlPlane,
+        operators: Operators,
+        facts: NodeFacts,
+        traffic: TrafficSource,
+        limits: Limits | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self._admission: Admission[Connection] = Admission(self._limits, operators)
-        self._responder = Responder(RouteTable(ROUTES), Api(control, operators, facts), self._limits)
+        self._responder = Responder(RouteTable(ROUTES), Api(control, operators, facts, traffic), self._limits)
         self._listener: Listener | None = None
 
     async def start(self, path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 from aimd.adapters.http.api import Api, NodeFacts
 from aimd.adapters.http.call import Answer, Call, Stream
 from aimd.adapters.http.peer import Operators, Peer
-from aimd.adapters.http.resources import claims, daemon, holders, inventory, plans
+from aimd.adapters.http.resources import claims, daemon, holders, inventory, models, plans
 from aimd.errors import AimdError, DeniedError, NotFoundError
 from tests.fakes.node import running_node
+from tests.fakes.traffic import ShownTraffic
 
 PID = os.getpid()
 OPERATOR = Peer(PID, 500, False, "uid 500")
@@ -37,6 +38,7 @@ READS = {
     "claim": claims.read_claim,
     "assignment": claims.read_assignment,
     "environment": holders.read_environment,
+    "model": models.read_model,
 }
 
 
@@ -45,7 +47,7 @@ def on_a_node(story: Callable[[Api], Awaitable[None]]) -> None:
 
     async def run() -> None:
         async with running_node() as node:
-            api = Api(node.loop, Operators(frozenset({500})), NodeFacts("boot", None, time.monotonic()))
+            api = Api(node.loop, Operators(frozenset({500})), NodeFacts("boot", None, time.monotonic()), ShownTraffic())
             assert (await ask(api, claims.write_claim, OPERATOR, CLAIM)).status == 201
             await story(api)
 
@@ -86,9 +88,11 @@ def test_lists_and_watches_of_a_pod_are_empty():
     async def story(api: Api) -> None:
         assert (await ask(api, claims.list_claims, USER)).message.claims[0].name == "llama"
         assert (await ask(api, claims.list_assignments, USER)).message.assignments[0].name == "llama/0"
+        assert (await ask(api, models.list_models, USER)).message.models[0].name == "llama"
         assert (await ask(api, claims.list_claims, ROOT_IN_POD)).message.claims == []
+        assert (await ask(api, models.list_models, ROOT_IN_POD)).message.models == []
         assert (await ask(api, claims.list_assignments, ROOT_IN_POD)).message.assignments == []
-        for operation in (claims.list_claims, claims.list_assignments):
+        for operation in (claims.list_claims, claims.list_assignments, models.list_models):
             stream = await operation(api, Call(ROOT_IN_POD, {}, {"watch": "1"}))
             assert isinstance(stream, Stream)
             with pytest.raises(asyncio.TimeoutError):
@@ -99,7 +103,7 @@ def test_lists_and_watches_of_a_pod_are_empty():
 
 def test_an_owner_that_is_no_operator_any_more_may_hold_and_release():
     async def story(api: Api) -> None:
-        later = Api(api.control, Operators(frozenset()), api.facts)
+        later = Api(api.control, Operators(frozenset()), api.facts, api.traffic)
         assert (await ask(later, holders.write_holder, OPERATOR, b"{}")).message.partition == "0000:05:00.0/0"
         assert (await ask(later, claims.release_claim, OPERATOR)).message.holders[0].pid == PID
         assert api.control.snapshot.claims == ()

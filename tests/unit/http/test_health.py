@@ -18,6 +18,7 @@ from aimd.domain.node import NodeSnapshot
 from aimd.errors import LedgerError
 from aimd.ports import Health
 from tests.fakes.node import ADDRESSES, RunningNode, running_node
+from tests.fakes.traffic import ShownTraffic
 
 CALL = Call(Peer(1, 0, False, "uid 0"), {})
 READY = NodeSnapshot(generation=1, ready=True)
@@ -32,7 +33,7 @@ class Told:
 
 
 def api(control: object) -> Api:
-    return Api(control, Operators(frozenset()), NodeFacts("boot", None, 0.0))
+    return Api(control, Operators(frozenset()), NodeFacts("boot", None, 0.0), ShownTraffic())
 
 
 def ask(operation, control: object) -> tuple[HTTPStatus, str, dict[str, str]]:

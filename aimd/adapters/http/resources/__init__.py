@@ -1,5 +1,13 @@
 """The resources of the local API, one module each, with their routes."""
 
-from aimd.adapters.http.resources import claims, daemon, events, holders, inventory, plans
+from aimd.adapters.http.resources import claims, daemon, events, holders, inventory, models, plans
 
-ROUTES = (*inventory.ROUTES, *claims.ROUTES, *holders.ROUTES, *plans.ROUTES, *events.ROUTES, *daemon.ROUTES)
+ROUTES = (
+    *inventory.ROUTES,
+    *claims.ROUTES,
+    *holders.ROUTES,
+    *models.ROUTES,
+    *plans.ROUTES,
+    *events.ROUTES,
+    *daemon.ROUTES,
+)
