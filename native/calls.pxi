@@ -2,7 +2,7 @@
 
 
 cdef enum:
-    AHEAD = 4
+    AHEAD = 8                   # requests: 2 to 16 come to the same
 
 
 cdef inline void request_prefetch(const Core* core, const Request* entry) noexcept nogil:

@@ -1,4 +1,4 @@
-"""A table of ratios at the end of a benchmark run: each peer beside aimd, measured in the same run."""
+"""Compiles the peers that are programs, and writes the tables of a benchmark run: all numbers are of the same run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.benchmarks.aims import Growth, Results, aims, growths, ratios
 
 HERE = Path(__file__).parent
 
@@ -35,17 +37,20 @@ def nanoseconds(bench: Any) -> float:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     session = getattr(config, "_benchmarksession", None)
-    groups: dict[str, dict[str, float]] = defaultdict(dict)
+    results: Results = defaultdict(dict)
+    growth: Growth = defaultdict(lambda: defaultdict(dict))
     for bench in session.benchmarks if session is not None else ():
-        if "peer" in bench.extra_info and bench.stats is not None:
-            groups[bench.group or ""][bench.extra_info["peer"]] = nanoseconds(bench)
-    if not groups:
-        return
-    write = terminalreporter.write_line
-    terminalreporter.section("ratios to aimd (higher: slower than aimd), ns per operation in brackets")
-    for group, peers in groups.items():
-        own = peers.get("aimd")
-        write(f"{group}:")
-        for peer, ns in sorted(peers.items(), key=lambda item: item[1]):
-            ratio = f"{ns / own:8.2f}" if own else "       -"
-            write(f"  {ratio}  {peer:24} [{ns:,.1f} ns]")
+        info = bench.extra_info
+        if "peer" in info and bench.stats is not None:
+            results[bench.group or ""][info["peer"]] = nanoseconds(bench)
+            if "size" in info:
+                growth[info["kind"]][info["peer"]][info["size"]] = nanoseconds(bench)
+    tables = {
+        "ratios to aimd (higher: slower than aimd), ns per operation in brackets": ratios(results),
+        "growth: times slower with the most entries than with the fewest": growths(growth),
+        "aims": aims(results),
+    }
+    for title, lines in tables.items() if results else ():
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -2,13 +2,16 @@
 
 Run: .venv/bin/pytest tests/benchmarks/test_core.py
 
-`cycle` is acquire + grant + release of one request. The scan is the way of servers that look at every queued request
-for time-outs (the shape of Triton's). Sketches are recorded from Python on both sides.
+`cycle` is acquire + grant + release of one request; the peer in C++ (peers/cycle.cpp) has three classes in order of
+arrival and deadlines to expire by, and nothing else of what aimd does: what it costs less is the price of the rest. The
+scan is the way of servers that look at every queued request for time-outs (the shape of Triton's). Sketches are recorded
+from Python on both sides.
 """
 
 from __future__ import annotations
 
 import random
+import subprocess
 from collections import deque
 from typing import Any
 
@@ -16,26 +19,40 @@ import pytest
 from ddsketch import DDSketch
 from hdrh.histogram import HdrHistogram
 
-from aimd._native.bench import bench_cycle, bench_decision, bench_expiry, bench_sketch
+from aimd._native.bench import bench_cycle, bench_decision, bench_expiry, bench_sketch, bench_snapshot
 from aimd._native.sketch import LatencySketch
 
 RECORDS = 20_000
-WAITING = (0, 1_000, 10_000, 100_000)
+WAITING = (0, 1_000, 10_000, 100_000, 1_000_000)
 
 
 @pytest.mark.parametrize("waiting", WAITING)
 @pytest.mark.parametrize("mixed", [False, True], ids=["deadlines-in-order", "deadlines-mixed"])
 def test_full_cycle(benchmark: Any, waiting: int, mixed: bool) -> None:
     told: list[float] = []
-    benchmark.group = f"full cycle, {'mixed' if mixed else 'ordered'} deadlines"
+    benchmark.group = f"full cycle, {waiting:,} waiting" + (", mixed deadlines" if mixed else "")
     benchmark.pedantic(
         lambda: told.append(bench_cycle(1_000, waiting, mixed=mixed, rounds=501)), rounds=5, warmup_rounds=1
     )
-    peer = "aimd" if waiting == 0 else f"aimd, {waiting:,} waiting"
-    benchmark.extra_info.update(peer=peer, ns_per_operation=min(told))
+    size = {"kind": f"full cycle, deadlines {'mixed' if mixed else 'ordered'}", "size": waiting} if waiting else {}
+    benchmark.extra_info.update(peer="aimd", ns_per_operation=min(told), **size)
 
 
-@pytest.mark.parametrize("waiting", WAITING[1:])
+@pytest.mark.parametrize("waiting", WAITING)
+def test_full_cycle_of_a_bare_dispatcher_in_cpp(benchmark: Any, compiled: Any, waiting: int) -> None:
+    told: list[float] = []
+    command = [str(compiled("cycle.cpp")), str(waiting), "1000", "501"]
+    benchmark.group = f"full cycle, {waiting:,} waiting"
+    benchmark.pedantic(lambda: told.append(output_of(command)), rounds=5, warmup_rounds=1)
+    size = {"kind": "full cycle, deadlines ordered", "size": waiting} if waiting else {}
+    benchmark.extra_info.update(peer="C++, bare", ns_per_operation=min(told), **size)
+
+
+def output_of(command: list[str]) -> float:
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.parametrize("waiting", WAITING[1:4])
 def test_decision_after_a_release(benchmark: Any, waiting: int) -> None:
     medians: list[int] = []
     benchmark.group = "release to next grant, median"
@@ -61,6 +78,30 @@ def test_expiry_of_100k(benchmark: Any, fraction: float) -> None:
 
     benchmark.pedantic(run, rounds=5, warmup_rounds=1)
     benchmark.extra_info.update(peer="aimd", ns_per_operation=min(times))
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1])
+@pytest.mark.parametrize("way", ["scan", "index"])
+def test_expiry_in_cpp(benchmark: Any, compiled: Any, way: str, fraction: float) -> None:
+    told: list[float] = []
+    command = [str(compiled("expiry.cpp")), way, "100000", str(round(fraction * 1000))]
+    benchmark.group = f"{fraction:.0%} of 100k expire, whole call"
+    benchmark.pedantic(lambda: told.append(output_of(command)), rounds=3, warmup_rounds=1)
+    name = {"scan": "C++, scan", "index": "C++, set + map + list"}[way]
+    benchmark.extra_info.update(peer=name, ns_per_operation=min(told))
+
+
+@pytest.mark.parametrize("blocks", [4, 16])
+def test_longest_step_of_a_snapshot(benchmark: Any, blocks: int) -> None:
+    """64 partitions of 16 models, all in use, dispatching going on between the steps. The longest step of all is mostly
+    another process's turn, so the work's own maximum is told: of each step the least of the rounds, of these the most.
+    """
+    told: list[dict[str, int]] = []
+    benchmark.group = "snapshot: longest step"
+    benchmark.pedantic(lambda: told.append(bench_snapshot(64, 16, 7, blocks)), rounds=1)
+    peer = "aimd" if blocks == 4 else f"aimd, {blocks} blocks at once"
+    benchmark.extra_info.update(peer=peer, ns_per_operation=told[0]["step"], **told[0])
+    print(f"\n{blocks} blocks a step, ns: {told[0]}")
 
 
 class Queued:
