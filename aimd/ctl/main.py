@@ -27,6 +27,7 @@ COMMANDS = {
     "events": "reading",
     "exec": "executing.exec_",
     "export": "layouts",
+    "gate": "gating",
     "get": "reading",
     "plan": "changing",
     "release": "claiming",

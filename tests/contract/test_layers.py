@@ -29,6 +29,8 @@ ALLOWED = [
     ("aimd.adapters.hip.helper", "subprocess"),
     ("aimd.adapters.dra.plugin", "grpc"),
     ("aimd.dispatch.gate", "aiohttp.web"),
+    ("aimd.dispatch.gate.server", "aiohttp.web"),
+    ("aimd.ctl.gating", "aimd.dispatch.gate.server"),
     *(
         ("aimd.dispatch.client", name)
         for name in ("aimd.dispatch.values", "aimd.errors", "aimd.rundirs", "asyncio", "socket")
@@ -66,6 +68,7 @@ FORBIDDEN = [
     ("pure", "aimd.protocol", "time"),
     ("values", "aimd.domain", "msgspec"),
     *(("aimctl", "aimd.ctl", name) for name in ("aiohttp", "asyncio", "kubernetes", "aimd.daemon", "aimd.adapters")),
+    ("aimctl", "aimd.ctl.gating", "aiohttp"),
     *(
         ("dispatch-client", "aimd.dispatch.client", name)
         for name in ("aimd.dispatch.core", "aimd.protocol.messages", "aimd._native", "msgspec", "aiohttp")
@@ -85,7 +88,7 @@ FORBIDDEN = [
     ("simulator", "aimd.daemon.loop", "aimd.sim.node"),
 ]
 MODULES = "__main__ cli ctl daemon replay adapters sim doctor dispatch ports planning protocol config domain rundirs mistakes exits errors _native"
-SUBMODULES = "adapters.uevents adapters.kube adapters.kube.watch adapters.hip adapters.hip.helper adapters.http adapters.http.server adapters.dra adapters.dra.plugin dispatch.client dispatch.core dispatch.face dispatch.gate dispatch.policy dispatch.queue dispatch.reference dispatch.server dispatch.values protocol.messages replay.command replay.plot daemon.simulation daemon.loop sim.commands sim.node"
+SUBMODULES = "adapters.uevents adapters.kube adapters.kube.watch adapters.hip adapters.hip.helper adapters.http adapters.http.server adapters.dra adapters.dra.plugin dispatch.client dispatch.core dispatch.face dispatch.gate dispatch.gate.server ctl.gating dispatch.policy dispatch.queue dispatch.reference dispatch.server dispatch.values protocol.messages replay.command replay.plot daemon.simulation daemon.loop sim.commands sim.node"
 
 
 def lint(directory, *contracts):
