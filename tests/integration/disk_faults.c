@@ -24,7 +24,7 @@ static int concerned(const char *path)
 static int fault(const char *call)
 {
     const char *control = getenv("AIMD_FAULTS");
-    char text[256], *name;
+    char text[256], *name, *rest;
     long length;
     int fd, code;
 
@@ -39,7 +39,7 @@ static int fault(const char *call)
         return 0;
     text[length] = '\0';
     code = atoi(text);
-    for (name = strtok(text, " \n"); name != NULL; name = strtok(NULL, " \n"))
+    for (name = strtok_r(text, " \n", &rest); name != NULL; name = strtok_r(NULL, " \n", &rest))
         if (strcmp(name, call) == 0)
             return code;
     return 0;

@@ -161,7 +161,7 @@ def test_a_disk_that_fails_for_a_while(home: Path, faults: Path, code: int, call
     ],
 )
 def test_a_disk_that_fails_at_the_start(home: Path, faults: Path, code: int, calls: tuple[str, ...]) -> None:
-    """It says so and ends, or it starts; and starts with all that it knew when the disk is well again."""
+    """It says so and ends; it starts with all that it knew when the disk is well again."""
     made = Faulty(home, faults)
     try:
         made.daemon.start()
