@@ -6,20 +6,33 @@ cdef enum:
     LATER = 100000000               # ns until connections are accepted again when descriptors were short
 
 
-cdef uint64_t place_numbers(Numbers* numbers, char* memory, uint64_t at, uint64_t size) noexcept nogil:
-    numbers.low = <uint64_t*>(memory + at)
-    at += (size + 63) // 64 * 8
-    numbers.middle = <uint64_t*>(memory + at)
-    return at + (size + 4095) // 4096 * 8
+# Cuts pieces from a mapping; without one it only counts.
+cdef struct Cutter:
+    char* memory
+    uint64_t at
 
 
-cdef uint64_t place_table(Table* table, char* memory, uint64_t at, uint64_t entries) noexcept nogil:
+cdef char* cut(Cutter* cutter, uint64_t size) noexcept nogil:
+    """The next piece, at a cache line's start."""
+    cdef char* piece = cutter.memory + cutter.at
+    cdef uint64_t whole = (size + 63) // 64 * 64 + GUARD
+    if cutter.memory != NULL:
+        guard(piece + size, whole - size)
+    cutter.at += whole
+    return piece
+
+
+cdef void cut_numbers(Cutter* cutter, Numbers* numbers, uint64_t size) noexcept nogil:
+    numbers.low = <uint64_t*>cut(cutter, (size + 63) // 64 * 8)
+    numbers.middle = <uint64_t*>cut(cutter, (size + 4095) // 4096 * 8)
+
+
+cdef void cut_table(Cutter* cutter, Table* table, uint64_t entries) noexcept nogil:
     cdef uint64_t cells = 16
     while cells < 2 * entries:
         cells *= 2
     table.mask = cells - 1
-    table.cells = <Cell*>(memory + at)
-    return at + cells * sizeof(Cell)
+    table.cells = <Cell*>cut(cutter, cells * sizeof(Cell))
 
 
 cdef uint64_t lay_out_server(Server* server, char* memory) noexcept nogil:
@@ -27,30 +40,23 @@ cdef uint64_t lay_out_server(Server* server, char* memory) noexcept nogil:
     cdef const Bounds* bounds = &server.core.bounds
     cdef uint64_t peers = bounds.connections
     cdef uint64_t callers = server.most_callers
-    cdef uint64_t at = 0
-    server.peers = <Peer*>(memory + at)
-    at += peers * sizeof(Peer)
-    server.handles = <Handle*>(memory + at)
-    at += peers * HANDLES * sizeof(Handle)
-    server.callers = <Caller*>(memory + at)
-    at += callers * sizeof(Caller)
-    server.bonds = <Bond*>(memory + at)
-    at += bounds.leases * sizeof(Bond)
-    server.questions = <Question*>(memory + at)
-    at += QUESTIONS * sizeof(Question)
-    server.chunks = <Chunk*>(memory + at)
-    at += <uint64_t>CHUNKS * sizeof(Chunk)
-    server.users = <User*>(memory + at)
-    at += peers * sizeof(User)
-    at = (at + 15) // 8 * 8
-    server.peer_of = <uint32_t*>(memory + at)
-    at = (at + peers * 4 + 15) // 8 * 8
-    at = place_numbers(&server.free_peers, memory, at, peers)
-    at = place_numbers(&server.free_callers, memory, at, callers)
-    at = place_numbers(&server.free_users, memory, at, peers)
-    at = place_table(&server.caller_table, memory, at, callers)
-    at = place_table(&server.user_table, memory, at, peers)
-    return at
+    cdef Cutter cutter
+    cutter.memory = memory
+    cutter.at = 0
+    server.peers = <Peer*>cut(&cutter, peers * sizeof(Peer))
+    server.handles = <Handle*>cut(&cutter, peers * HANDLES * sizeof(Handle))
+    server.peer_of = <uint32_t*>cut(&cutter, peers * sizeof(uint32_t))
+    server.users = <User*>cut(&cutter, peers * sizeof(User))
+    server.callers = <Caller*>cut(&cutter, callers * sizeof(Caller))
+    server.bonds = <Bond*>cut(&cutter, bounds.leases * sizeof(Bond))
+    server.questions = <Question*>cut(&cutter, QUESTIONS * sizeof(Question))
+    server.chunks = <Chunk*>cut(&cutter, <uint64_t>CHUNKS * sizeof(Chunk))
+    cut_numbers(&cutter, &server.free_peers, peers)
+    cut_numbers(&cutter, &server.free_users, peers)
+    cut_numbers(&cutter, &server.free_callers, callers)
+    cut_table(&cutter, &server.caller_table, callers)
+    cut_table(&cutter, &server.user_table, peers)
+    return cutter.at
 
 
 cdef bint watch_fd(Server* server, int fd, int tag) noexcept nogil:
@@ -126,6 +132,7 @@ cdef void server_free(Server* server) noexcept nogil:
             if server.callers[number].used:
                 close_file(server.callers[number].pidfd)
     if server.memory != NULL:
+        unguard(server.memory, server.memory_bytes)
         munmap(server.memory, server.memory_bytes)
     if server.mirror_file != NULL:
         munmap(server.mirror_file, server.mirror_bytes)
