@@ -16,7 +16,7 @@ from aimd.ctl.session import Session
 from aimd.errors import AimdError
 
 PATIENCE_SECONDS = 0.5
-KINDS = {"partition": "partitions", "claim": "claims", "assignment": "assignments", "plan": "plans"}
+KINDS = {"partition": "partitions", "claim": "claims", "assignment": "assignments", "model": "models", "plan": "plans"}
 
 Ask = Callable[[ApiClient], list[str]]
 

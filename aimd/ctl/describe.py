@@ -18,6 +18,7 @@ from aimd.ctl.columns import (
     table,
     wishes,
 )
+from aimd.ctl.describe_model import describe_model
 from aimd.ctl.fields import UNKNOWN, flag, item, items, number, required, text, texts
 from aimd.ctl.tables import indented, listed, moment, size
 
@@ -28,7 +29,8 @@ def describe(kind: str, payload: Payload) -> str:
     """The object as text.
 
     Args:
-        kind: `gpu` (GpuMessage), `partition` (PartitionMessage), `claim` (ClaimMessage) or `plan` (ChangeMessage).
+        kind: `gpu` (GpuMessage), `partition` (PartitionMessage), `claim` (ClaimMessage), `model` (ModelMessage) or
+            `plan` (ChangeMessage).
         payload: the message as dicts and lists.
 
     Raises:
@@ -39,6 +41,7 @@ def describe(kind: str, payload: Payload) -> str:
         "gpu": _gpu,
         "partition": _partition,
         "claim": _claim,
+        "model": describe_model,
         "plan": _change,
     }
     return writers[kind](payload)

@@ -33,6 +33,7 @@ COMMANDS = {
     "release": "claiming",
     "reload": "operating",
     "set-mode": "changing.set_mode",
+    "top": "topping",
     "undrain": "operating",
     "version": "reading",
     "watch": "observing",

@@ -20,17 +20,18 @@ SINGULARS = {
     "partitions": "partition",
     "claims": "claim",
     "assignments": "assignment",
+    "models": "model",
     "plans": "plan",
     "events": "event",
     "node": "node",
 }
-DESCRIBED = ("gpu", "partition", "claim", "plan")
+DESCRIBED = ("gpu", "partition", "claim", "model", "plan")
 
 
 @click.command()
 @click.argument(
     "what",
-    metavar="gpus|partitions|claims|assignments|plans|events|node",
+    metavar="gpus|partitions|claims|assignments|models|plans|events|node",
     type=click.Choice([*SINGULARS, *(word for word in SINGULARS.values() if word not in SINGULARS)]),
 )
 @click.argument("name", required=False, shell_complete=object_names)
@@ -40,7 +41,7 @@ DESCRIBED = ("gpu", "partition", "claim", "plan")
 def get(session: Session, what: str, name: str | None, *, watch: bool, fmt: str) -> None:
     """List objects, or show the one called NAME.
 
-    NAME is gpu0 or a PCI address, gpu0/3 for a partition (gpu0 for all of a GPU's), the name of a claim or plan,
+    NAME is gpu0 or a PCI address, gpu0/3 for a partition (gpu0 for all of a GPU's), the name of a claim, model or plan,
     llama/0 for an assignment (llama for all of a claim's), or the subject of events.
     """
     kind = {singular: kind for kind, singular in SINGULARS.items()}.get(what, what)
@@ -72,12 +73,12 @@ def listing(client: ApiClient, kind: str, name: str | None) -> tuple[str, dict[s
 
 
 @click.command()
-@click.argument("what", metavar="gpu|partition|claim|plan", type=click.Choice(DESCRIBED))
+@click.argument("what", metavar="gpu|partition|claim|model|plan", type=click.Choice(DESCRIBED))
 @click.argument("name", shell_complete=object_names)
 @output_option
 @click.pass_obj
 def describe(session: Session, what: str, name: str, fmt: str) -> None:
-    """Show all that is known of one GPU, partition, claim or plan."""
+    """Show all that is known of one GPU, partition, claim, model or plan."""
     answer = session.client.get(object_path(f"{what}s", name))
     if fmt in ("table", "wide"):
         click.echo(described(what, answer), nl=False)

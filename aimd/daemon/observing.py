@@ -104,11 +104,13 @@ def readings_of(served: Served, counters: CoreSnapshot, cells: Iterable[ModelCel
             numbers = (partition.partition, model.model)
             if numbers in served and not model.removed:
                 key, name = served[numbers]
-                readings.setdefault(name, {})[key] = _reading(counters.now, model, latencies.get(numbers))
+                readings.setdefault(name, {})[key] = _reading(
+                    counters.now, partition.capacity, model, latencies.get(numbers)
+                )
     return readings
 
 
-def _reading(now: int, model: ModelSnapshot, latencies: ModelCells | None) -> Reading:
+def _reading(now: int, slots: int, model: ModelSnapshot, latencies: ModelCells | None) -> Reading:
     cells: dict[tuple[Stage, QosClass], Mapping[int, int]] = {}
     if latencies is not None:
         for qos, number in CLASSES.items():
@@ -117,7 +119,8 @@ def _reading(now: int, model: ModelSnapshot, latencies: ModelCells | None) -> Re
             cells[Stage.TOTAL, qos] = latencies.total[number]
     classes = {qos: _counts(model, number) for qos, number in CLASSES.items()}
     # A model is green, yellow or red at any time: these times together are the age of its counters.
-    return Reading(now / SECOND, (now - sum(model.colour_ns)) / SECOND, classes, model.backlog_ns / SECOND, cells)
+    begun = (now - sum(model.colour_ns)) / SECOND
+    return Reading(now / SECOND, begun, classes, model.backlog_ns / SECOND, cells, slots)
 
 
 def _counts(model: ModelSnapshot, number: int) -> Counts:

@@ -66,6 +66,7 @@ class Reading:
         begun: when they were 0; a core that forgot a model in between begins anew.
         backlog_seconds: time with something waiting.
         cells: latencies, by stage and class.
+        slots: of the partition.
     """
 
     at: float
@@ -73,6 +74,7 @@ class Reading:
     classes: Mapping[QosClass, Counts]
     backlog_seconds: float = 0.0
     cells: Mapping[tuple[Stage, QosClass], Cells] = field(default_factory=dict)
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,15 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """`since`: wall-clock time (seconds since the epoch) from which on it was counted."""
+    """What is known of a model, on a partition or on all that it is on.
+
+    Attributes:
+        since: wall-clock time (seconds since the epoch) from which on it was counted.
+        slots: of the partition, or of all of them; other models there share them.
+    """
 
     since: float
+    slots: int
     whole: Flow
     classes: Mapping[QosClass, Flow]
     compliance: Compliance | None

@@ -28,7 +28,7 @@ def counted_between(before: Reading | None, after: Reading) -> Growth:
     classes = {qos: _between(before.classes.get(qos) if before else None, now) for qos, now in after.classes.items()}
     backlog_seconds = after.backlog_seconds - (before.backlog_seconds if before else 0.0)
     cells = {key: grown(before.cells.get(key, {}) if before else {}, now) for key, now in after.cells.items()}
-    return Growth(after.at, max(0.0, after.at - since), classes, backlog_seconds, cells)
+    return Growth(after.at, max(0.0, after.at - since), classes, backlog_seconds, cells, after.slots)
 
 
 def _between(before: Counts | None, after: Counts) -> Counts:

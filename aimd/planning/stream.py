@@ -28,6 +28,7 @@ class Growth:
     classes: Mapping[QosClass, Counts]
     backlog_seconds: float = 0.0
     cells: Mapping[tuple[Stage, QosClass], Cells] = field(default_factory=dict)
+    slots: int = 0
 
 
 def plus(one: Counts, other: Counts) -> Counts:
@@ -54,7 +55,7 @@ def together(parts: Iterable[Growth], at: float, span: float) -> Growth:
             cells.setdefault(key, []).append(several)
     backlog_seconds = min(span, max((part.backlog_seconds for part in parts), default=0.0))
     merged = {key: several[0] if len(several) == 1 else added(several) for key, several in cells.items()}
-    return Growth(at, span, classes, backlog_seconds, merged)
+    return Growth(at, span, classes, backlog_seconds, merged, sum(part.slots for part in parts))
 
 
 class Stream:
@@ -71,6 +72,7 @@ class Stream:
         self._at = begun
         self._since = since
         self._seconds_of = seconds_of
+        self._slots = 0
         self._classes: dict[QosClass, Counts] = {}
         self._recent: deque[Growth] = deque()
         self._latencies: dict[tuple[Stage, QosClass], LatencyWindow] = {}
@@ -82,7 +84,7 @@ class Stream:
         return self._at
 
     def add(self, growth: Growth) -> None:
-        self._at = growth.at
+        self._at, self._slots = growth.at, growth.slots
         self._classes = {qos: _grown(self._classes.get(qos), growth.classes.get(qos)) for qos in QosClass}
         self._recent.append(replace(growth, cells={}))
         while self._recent[0].at <= growth.at - WINDOW_SECONDS:
@@ -110,7 +112,7 @@ class Stream:
         compliance = None
         if objective is not None:
             compliance = compliance_of(objective, lambda seconds: self._tally.since(self._at, seconds))
-        return Traffic(self._since, self._flow(list(QosClass)), classes, compliance)
+        return Traffic(self._since, self._slots, self._flow(list(QosClass)), classes, compliance)
 
     def _flow(self, classes: list[QosClass]) -> Flow:
         whole = NOTHING

@@ -61,6 +61,7 @@ def _places(claim: Claim, snapshot: NodeSnapshot, found: ModelTraffic | None) ->
 def traffic_message(traffic: Traffic) -> msg.TrafficMessage:
     return msg.TrafficMessage(
         since=round(traffic.since, 3),
+        slots=traffic.slots,
         whole=_flow(traffic.whole),
         high=_flow(traffic.classes[QosClass.HIGH]),
         medium=_flow(traffic.classes[QosClass.MEDIUM]),

@@ -42,9 +42,13 @@ class FlowMessage(Message, frozen=True):
 
 
 class TrafficMessage(Message, frozen=True):
-    """What went through since `since` (seconds since the epoch): the whole, and by class."""
+    """What went through since `since` (seconds since the epoch): the whole, and by class.
+
+    `slots` are those of the model's partitions, which other models there share.
+    """
 
     since: float
+    slots: int
     whole: FlowMessage
     high: FlowMessage
     medium: FlowMessage

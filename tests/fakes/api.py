@@ -40,6 +40,7 @@ from aimd.protocol.messages import (
     to_builtins,
     to_json,
 )
+from aimd.protocol.models import ModelListMessage, ModelMessage
 
 
 class Request(NamedTuple):
@@ -90,6 +91,7 @@ class World:
     health: dict[str, HealthMessage] = field(default_factory=dict)
     reload: ReloadMessage = field(default_factory=lambda: ReloadMessage(changed=[], needs_restart=[]))
     events: list[EventMessage] = field(default_factory=list)
+    models: list[ModelMessage] = field(default_factory=list)
     overrides: dict[str, Raw | ProblemMessage] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     page: int = 1000
@@ -306,6 +308,11 @@ def _answer(world: World, path: str, query: dict[str, list[str]]) -> Message:
             return AssignmentListMessage(assignments=_assignments(world))
         case ["assignments", name, replica]:
             found = [each for each in _assignments(world) if each.name == f"{name}/{replica}"]
+        case ["models"]:
+            sample = 7 if world.models else None
+            return ModelListMessage(models=world.models, window_seconds=60.0, sample=sample)
+        case ["models", name]:
+            found = [each for each in world.models if each.name == name]
         case ["plans"]:
             return ChangeListMessage(plans=[states[-1] for states in world.changes.values()])
         case ["plans", name]:

@@ -36,7 +36,7 @@ class Traffic:
     def pass_time(self, counts: Counts, cells: dict[int, int], begun: float = 100.0) -> TrafficBoard:
         self._at += 10.0
         claims = self._api.node.snapshot.claims
-        one = Reading(self._at, begun, {QosClass.HIGH: counts}, 10.0, {(Stage.TOTAL, QosClass.HIGH): cells})
+        one = Reading(self._at, begun, {QosClass.HIGH: counts}, 10.0, {(Stage.TOTAL, QosClass.HIGH): cells}, 16)
         readings = {
             claim.name: {PartitionKey(each.gpu, each.index, each.mode_epoch): one for each in claim.assignments}
             for claim in claims
@@ -69,6 +69,7 @@ def test_a_board_becomes_an_answer(api: Served) -> None:
     assert whole["total"] == {"count": 37, "p50": 0.02, "p95": 0.25, "p99": 0.25}
     assert whole["queue"] == {"count": 0, "p50": None, "p95": None, "p99": None}
     assert model["traffic"]["high"] == whole
+    assert model["traffic"]["slots"] == 16
     assert model["traffic"]["low"]["outcomes"] == {}
     assert abs(time.time() - 10 - model["traffic"]["since"]) < 5
     compliance = model["compliance"]

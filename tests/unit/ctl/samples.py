@@ -18,6 +18,15 @@ from aimd.protocol.messages import (
     StepMessage,
     SwitchMessage,
 )
+from aimd.protocol.models import (
+    BurnMessage,
+    ComplianceMessage,
+    FlowMessage,
+    ModelMessage,
+    ModelPlaceMessage,
+    QuantilesMessage,
+    TrafficMessage,
+)
 from tests.fakes.api import World
 
 GPU0, GPU1, GPU2 = "0000:05:00.0", "0000:26:00.0", "0000:46:00.0"
@@ -253,6 +262,118 @@ def environment(replica: int = 0, *, sysfs_root: str | None = None) -> Environme
     )
 
 
+def quantiles(count: int = 100, p50: float = 0.0015, p95: float = 0.25, p99: float = 1.5) -> QuantilesMessage:
+    return QuantilesMessage(count=count, p50=p50, p95=p95, p99=p99)
+
+
+NO_LATENCIES = QuantilesMessage(count=0, p50=None, p95=None, p99=None)
+IDLE = FlowMessage(
+    running=0,
+    waiting=0,
+    outcomes={},
+    ends={},
+    good=0,
+    bad=0,
+    grants_per_second=0.0,
+    rejected_per_second=0.0,
+    queue=NO_LATENCIES,
+    service=NO_LATENCIES,
+    total=NO_LATENCIES,
+)
+
+
+def flow(scale: int = 1) -> FlowMessage:
+    return FlowMessage(
+        running=3 * scale,
+        waiting=2 * scale,
+        outcomes={"granted": 120 * scale, "expired": 4 * scale},
+        ends={"ok": 115 * scale, "failed": 2 * scale},
+        good=110 * scale,
+        bad=11 * scale,
+        grants_per_second=12.5 * scale,
+        rejected_per_second=0.25 * scale,
+        queue=quantiles(),
+        service=quantiles(90, 0.05, 0.06, 0.07),
+        total=quantiles(90, 0.06, 0.3, 90.0),
+    )
+
+
+def traffic(scale: int = 1) -> TrafficMessage:
+    return TrafficMessage(since=1700000000.25, slots=16, whole=flow(scale), high=flow(scale), medium=IDLE, low=IDLE)
+
+
+def compliance(alert: str | None = "ticket") -> ComplianceMessage:
+    return ComplianceMessage(
+        latency="missed",
+        good_ratio=110 / 121,
+        throughput="unknown",
+        released_per_second=None,
+        burns=[
+            BurnMessage(
+                long_seconds=long,
+                short_seconds=short,
+                threshold=threshold,
+                severity=severity,
+                long=9.0909,
+                short=None if short == 300 else 8.0,
+                firing=alert is not None and threshold < 9,
+            )
+            for long, short, threshold, severity in (
+                (3600, 300, 14.4, "page"),
+                (21600, 1800, 6.0, "page"),
+                (86400, 7200, 3.0, "ticket"),
+                (259200, 21600, 1.0, "ticket"),
+            )
+        ],
+        alert=alert,
+    )
+
+
+def model(name: str = "llama", scale: int = 1, alert: str | None = "ticket") -> ModelMessage:
+    place = ModelPlaceMessage(
+        partition=f"{GPU0}/0",
+        partition_name="gpu0/0",
+        pci_address=GPU0,
+        index=0,
+        replicas=2,
+        guarantee=8,
+        limit=None,
+        weight=2,
+        traffic=traffic(scale),
+        compliance=compliance(alert),
+    )
+    return ModelMessage(
+        name=name,
+        state="placed",
+        qos="high",
+        replicas=2,
+        guarantee=4,
+        limit=None,
+        weight=2,
+        slo=SloMessage(latency_seconds=0.25, objective=0.99),
+        traffic=traffic(scale),
+        compliance=compliance(alert),
+        partitions=[place],
+    )
+
+
+def unread_model() -> ModelMessage:
+    """A claim without partitions, objectives and traffic."""
+    return ModelMessage(
+        name="bert",
+        state="pending",
+        qos="low",
+        replicas=1,
+        guarantee=0,
+        limit=5,
+        weight=1,
+        slo=SloMessage(),
+        traffic=None,
+        compliance=None,
+        partitions=[],
+    )
+
+
 def events() -> list[EventMessage]:
     return [
         EventMessage(
@@ -294,4 +415,5 @@ def world() -> World:
         environments={0: environment(), 1: environment(1)},
         health={"/healthz": HealthMessage(status="ok"), "/readyz": HealthMessage(status="ok")},
         events=events(),
+        models=[model(), unread_model()],
     )

@@ -57,6 +57,8 @@ def test_commands(completed) -> None:
         (("describe", "claim", "l"), ["llama"]),
         (("get", "assignments", "llama"), ["llama/0", "llama/1"]),
         (("get", "plans", ""), ["set-mode-0"]),
+        (("get", "models", ""), ["llama", "bert"]),
+        (("describe", "model", "b"), ["bert"]),
         (("describe", "plan", "set"), ["set-mode-0"]),
         (("get", "node", ""), []),
         (("drain", "g"), ["gpu0", "gpu1", "gpu2"]),

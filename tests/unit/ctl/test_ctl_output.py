@@ -14,6 +14,7 @@ from aimd.ctl.tables import duration, size
 from aimd.errors import UnreachableError
 from aimd.protocol.claims import AssignmentListMessage, ClaimListMessage
 from aimd.protocol.messages import ChangeListMessage, EventListMessage, HolderMessage, PartitionListMessage, to_builtins
+from aimd.protocol.models import ModelListMessage
 from tests.unit.ctl import samples
 
 INVENTORY = to_builtins(samples.inventory())
@@ -32,6 +33,8 @@ PAYLOADS = {
     "claim": to_builtins(samples.claim("switching", change="room-1")),
     "assignments": to_builtins(AssignmentListMessage(assignments=[samples.assignment(), samples.assignment(1)])),
     "assignment": to_builtins(samples.assignment(1)),
+    "models": to_builtins(ModelListMessage(models=[samples.model(), samples.unread_model()], sample=7)),
+    "model": to_builtins(samples.model()),
     "node": to_builtins(samples.node()),
     "differences": {
         "differences": [
@@ -157,6 +160,8 @@ NAMES = {
     "claim": "llama\n",
     "assignments": "llama/0\nllama/1\n",
     "assignment": "llama/1\n",
+    "models": "llama\nbert\n",
+    "model": "llama\n",
     "differences": "gpu1\n",
     "findings": "gpu1\n",
     "node": "node\n",

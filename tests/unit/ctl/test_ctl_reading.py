@@ -73,7 +73,8 @@ def test_warnings_do_not_meet_a_pipe(aimctl) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "name"), [("gpu", "gpu1"), ("partition", "gpu1/0"), ("claim", "llama"), ("plan", "set-mode-0")]
+    ("what", "name"),
+    [("gpu", "gpu1"), ("partition", "gpu1/0"), ("claim", "llama"), ("model", "llama"), ("plan", "set-mode-0")],
 )
 def test_describe(aimctl, what, name) -> None:
     text = aimctl("describe", what, name)
@@ -98,6 +99,8 @@ def test_describe(aimctl, what, name) -> None:
         ("get", "partitions", "gpu9/1", "--watch"),
         ("describe", "claim", "nothing"),
         ("describe", "plan", "nothing"),
+        ("get", "models", "nothing"),
+        ("describe", "model", "nothing"),
     ],
 )
 def test_what_is_not_there_is_6(aimctl, arguments) -> None:

@@ -22,7 +22,7 @@ DELETED    llama          placed                high     24 GB     4           2
 """
 
 
-@pytest.mark.parametrize("kind", ["gpus", "partitions", "claims", "assignments", "plans"])
+@pytest.mark.parametrize("kind", ["gpus", "partitions", "claims", "assignments", "models", "plans"])
 def test_a_watch_prints_what_there_is_and_then_changes(aimctl, world: World, kind) -> None:
     result = aimctl("get", kind, "--watch")
     assert world.requests[-1].target == f"/v1/{kind}?watch=1"
@@ -72,6 +72,7 @@ def test_watched_objects_in_other_formats(aimctl) -> None:
         (("assignments", "llama/1"), ["llama/1"]),
         (("assignments", "llama"), ["llama/0", "llama/1", "llama/0", "llama/0"]),
         (("plans", "set-mode-0"), ["set-mode-0"] * 3),
+        (("models", "bert"), ["bert"]),
         (("events", "node"), ["1", "5"]),
     ],
 )

@@ -24,7 +24,7 @@ def reading(at, granted=0, *, begun=0.0, bad=0, running=0, waiting=0, cells=None
     counts = Counts(
         running, waiting, {"granted": granted, **(outcomes or {})}, {"ok": granted - running}, granted - running, bad
     )
-    return Reading(at, begun, {qos: counts}, backlog, {(Stage.QUEUE, qos): cells or {}})
+    return Reading(at, begun, {qos: counts}, backlog, {(Stage.QUEUE, qos): cells or {}}, 16)
 
 
 class Desk:
@@ -174,6 +174,7 @@ def test_partitions_and_classes_add_up():
     )
     whole = found.whole
     assert (counts(whole).granted, counts(whole).waiting, counts(whole).bad) == (40, 3, 2)
+    assert (whole.slots, found.places[P1].slots) == (32, 16)
     assert counts(whole).outcomes == {"granted": 40, "shed": 2}
     assert whole.whole.grants_per_second == 4.0
     assert {qos: flow.counts.granted for qos, flow in whole.classes.items()} == {
