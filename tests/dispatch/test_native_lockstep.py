@@ -64,6 +64,7 @@ def run(examples, steps, *factories):
     run_state_machine_as_test(machine(*factories), settings=profile)
 
 
+@pytest.mark.timeout(600)  # half a minute; at a bad hour of a shared machine four times that
 def test_random_lives():
     run(200, 200, Reference, CheckedCore)
 
