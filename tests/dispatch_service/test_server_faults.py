@@ -7,13 +7,7 @@ import pytest
 
 from tests.dispatch.builds import build, copy_sources, run_tests
 
-TESTS = [
-    f"tests/dispatch_service/test_server_{name}.py"
-    for name in ("conversation", "errors", "processes", "restart", "fuzz", "churn")
-]
-
-FAULTS = {
-    # Frames
+FRAMES = {
     "a size of no frame": ("receiving.pxi", "or size > MOST_FRAME or size % 8:\n            snprintf", "or size > MOST_FRAME:\n            snprintf"),
     "sizes are not compared": ("receiving.pxi", "elif frame.size < expected or (frame.size != expected and frame.kind != OPEN_FRAME):", "elif False:"),
     "anything before HELLO": ("receiving.pxi", "elif (frame.kind == HELLO_FRAME) != (peer.state == NEW):", "elif frame.kind != HELLO_FRAME and peer.state == NEW:"),
@@ -28,21 +22,27 @@ FAULTS = {
     "opens without end": ("receiving.pxi", "    if peer.asking >= OPENS:", "    if False:"),
     "a full ring of questions": ("receiving.pxi", "- load(&server.answered) >= QUESTIONS:", "- load(&server.answered) > QUESTIONS:"),
     "an unread error": ("system.pxi", "        if recv(fd, unread, sizeof(unread), MSG_DONTWAIT) <= 0:\n            break\n", "        break\n"),
-    # Answers
+}  # fmt: skip
+
+ANSWERS = {
     "QUIET is not heard": ("telling.pxi", "            if not server.quiet:\n                tell_number", "            if True:\n                tell_number"),
     "a revoked lease is not told": ("telling.pxi", "    elif bond.peer != NONE and", "    elif False and"),
     "the predecessor's answers": ("mail.pxi", "peer.generation != verdict.generation or peer.state", "peer.state"),
     "answers are counted twice": ("mail.pxi", " or peer.asking == 0:", ":"),
     "what waits stays charged": ("callers.pxi", "    server.users[peer.user].waiting -= peer.counted\n", ""),
     "expired ones stay charged": ("telling.pxi", "    put(server, number, &frame, sizeof(Ended))\n    recount(server, number)\n", "    put(server, number, &frame, sizeof(Ended))\n"),
-    # Peers that do not read
+}  # fmt: skip
+
+UNREAD = {
     "no back-pressure": ("output.pxi", "peer.paused = unsent(peer) > PAUSE_BYTES", "peer.paused = 0"),
     "read no more": ("output.pxi", "    if <bint>peer.paused != paused or (peer.stuck", "    if False and (peer.stuck"),
     "endless patience": ("loop.pxi", "now - server.peers[number].stuck_since >= server.patience", "False"),
     "honest ones are given up": ("output.pxi", "                fresh = chunk_squeeze(server)\n", "                fresh = NONE\n"),
     "undelivered grants stay": ("callers.pxi", "        undelivered_release(server, number)\n", ""),
     "delivered although failed": ("callers.pxi", "        waiting_cancel(server, number)\n", ""),
-    # Processes
+}  # fmt: skip
+
+PROCESSES = {
     "dead processes are not seen": ("callers.pxi", "    core_exited(server.core, clock_now(), number)\n", ""),
     "the time of the turn's begin": ("callers.pxi", "core_exited(server.core, clock_now(), number)", "core_exited(server.core, clock_now() - 200000, number)"),
     "connections of the dead stay": ("callers.pxi", "    while caller.peers != NONE:\n        peer_close(server, caller.peers)\n", "    while False:\n        pass\n"),
@@ -54,7 +54,9 @@ FAULTS = {
     "the group of the last connection": ("receiving.pxi", "question.gid = peer.gid", "question.gid = server.peers[caller.peers].gid"),
     "connections without end": ("callers.pxi", "server.users[user].peers >= server.most_peers:", "False:"),
     "spinning at the door": ("loop.pxi", "            listen_later(server, now)\n        elif", "            pass\n        elif"),
-    # The lease file
+}  # fmt: skip
+
+LEASE_FILE = {
     "a grant is not written down": ("telling.pxi", "    mirror_grant(server, slot, event.lease, peer.caller, event.partition, event.model, event.detail, lease.started,\n                 lease.deadline)\n", ""),
     "an end is not written down": ("telling.pxi", "    mirror_end(server, slot)\n", ""),
     "a renewal is not written down": ("telling.pxi", "            server.mirror[event.lease & ((1 << SLOT_BITS) - 1)].deadline = event.when\n", ""),
@@ -65,7 +67,22 @@ FAULTS = {
     "the wrong memory is unmapped": ("loop.pxi", "            if is_peer(server, number):\n                hang_up", "            if True:\n                hang_up"),
 }  # fmt: skip
 
+# Which tests are to catch them.
+GROUPS = (
+    (FRAMES, ("errors", "conversation")),
+    (ANSWERS, ("conversation", "errors")),
+    (UNREAD, ("processes",)),
+    (PROCESSES, ("processes", "churn", "errors", "restart")),
+    (LEASE_FILE, ("restart",)),
+)
+FAULTS = {name: (tests, *fault) for faults, tests in GROUPS for name, fault in faults.items()}
+ALL = ("conversation", "errors", "processes", "restart", "churn")
+
 ENDS_OF_PYTEST = (2, 3, 4, 5)  # it could not collect, failed itself, was called wrongly, found no test
+
+
+def files(names):
+    return [f"tests/dispatch_service/test_server_{name}.py" for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +91,7 @@ def tree(tmp_path_factory):
     tree = tmp_path_factory.mktemp("faults")
     copy_sources(tree)
     build(tree, CFLAGS="-O0")
-    result = run_tests(tree, "-o", "timeout=60", *TESTS)
+    result = run_tests(tree, "-o", "timeout=60", *files(ALL))
     assert result.returncode == 0, f"the faultless build fails:\n{result.stdout[-3000:]}{result.stderr[-3000:]}"
     return tree
 
@@ -83,14 +100,14 @@ def tree(tmp_path_factory):
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_the_server_is_caught(tree, fault):
-    name, old, new = FAULTS[fault]
+    tests, name, old, new = FAULTS[fault]
     source = tree / "native" / name
     text = source.read_text()
     assert text.count(old) == 1, f"the fault's text occurs {text.count(old)} times in {name}"
     source.write_text(text.replace(old, new))
     try:
         build(tree, CFLAGS="-O0")
-        result = run_tests(tree, "-o", "timeout=20", *TESTS)
+        result = run_tests(tree, "-o", "timeout=20", *files(tests))
         assert result.returncode not in ENDS_OF_PYTEST, result.stdout[-3000:] + result.stderr[-3000:]
         print(next((line for line in result.stdout.splitlines() if line.startswith("FAILED")), "it crashed"))
         assert result.returncode != 0

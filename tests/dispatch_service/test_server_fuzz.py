@@ -21,7 +21,7 @@ from tests.dispatch_service.talking import Talk
 MS = 1_000_000
 CONFIG = PartitionConfig(
     (ModelConfig(0, queue_cap=50), ModelConfig(1, guarantee=2)), capacity=8, queue_cap=60, orphan_grace_ns=2 * MS,
-    lease_max_ns=20 * MS,
+    lease_max_ns=2000 * MS,
 )  # fmt: skip
 
 
