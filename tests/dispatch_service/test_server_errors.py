@@ -59,7 +59,7 @@ AFTER_HELLO = {
     "ADOPT of 24 bytes": (raw(24, 6, body=bytes(16)), FrameError.BAD_SIZE),
     "CANCEL of 24 bytes": (raw(24, 7, body=bytes(16)), FrameError.BAD_SIZE),
     "OPEN without names": (raw(16, 2), FrameError.BAD_SIZE),
-    "OPEN of 23 bytes": (open_frame(7, 0, b"unknown"), FrameError.BAD_SIZE),
+    "OPEN of 31 bytes": (open_frame(15, 0, b"n" * 15), FrameError.BAD_SIZE),
     "OPEN of an empty name": (open_frame(0, 0, bytes(8)), FrameError.BAD_FIELD),
     "OPEN of a long name": (open_frame(254, 0, b"n" * 254 + bytes(2)), FrameError.BAD_FIELD),
     "OPEN of a long partition": (open_frame(8, 65, b"n" * 73 + bytes(7)), FrameError.BAD_FIELD),
