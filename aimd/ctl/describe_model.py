@@ -60,9 +60,15 @@ def _compliance(model: Payload) -> list[tuple[str, str]]:
     found = item(model, "compliance")
     return [
         ("Latency objective", f"{text(found, 'latency')}, {percent(found)} good in the last hour"),
-        ("Throughput", text(found, "throughput") + _kept(found)),
+        ("Throughput", _throughput(model, found)),
         ("Alert", text(found, "alert") if required(found, "alert") is not None else "none"),
     ]
+
+
+def _throughput(model: Payload, compliance: Payload) -> str:
+    if required(item(model, "slo"), "throughput_floor") is None:
+        return "no objective"
+    return text(compliance, "throughput") + _kept(compliance)
 
 
 def _kept(compliance: Payload) -> str:

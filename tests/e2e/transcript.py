@@ -22,12 +22,22 @@ LAYOUT = """[layout]
 gpu2 = "DPX/NPS1"
 gpu3 = "QPX/NPS1"
 """
+LOAD = """from aimd.dispatch.client import Client
+
+with Client() as client:
+    for _ in range(100):
+        with client.lease("llama"):
+            pass  # the request, on the partition that the lease names
+"""
 COMMANDS = (
     "aimctl claim llama --memory 24 --qos high --guarantee 4 --compute CPX",
     "aimctl exec llama -- env | grep VISIBLE",
     "aimctl claim mistral --memory 12",
     "aimctl get claims",
     "aimctl get assignments",
+    "cat load.py",
+    "python load.py && sleep 5  # counters are read every two seconds",
+    "aimctl describe model llama | grep -e Running -e Outcomes -e Ends",
     "aimctl set-mode gpu0 SPX/NPS1",
     "aimctl claim whale --memory 200",
     "cat layout.toml",
@@ -57,13 +67,16 @@ def transcript() -> str:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         (home / "layout.toml").write_text(LAYOUT)
+        (home / "load.py").write_text(LOAD)
         programs = home / "bin"
         programs.mkdir()
         (programs / "aimctl").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m aimd.ctl "$@"\n')
         (programs / "aimctl").chmod(0o755)
+        (programs / "python").symlink_to(sys.executable)
         daemon = Daemon(home)
         try:
             daemon.start()
+            daemon.environment["AIMD_DISPATCH_SOCKET"] = str(daemon.runtime / "dispatch.sock")
             daemon.environment["PATH"] = f"{programs}:{daemon.environment['PATH']}"
             return "\n".join(_run(command, daemon, home) for command in COMMANDS)
         finally:

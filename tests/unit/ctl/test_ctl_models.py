@@ -59,7 +59,7 @@ Outcomes:            granted 120, expired 4
 Ends of leases:      ok 115, failed 2
 Good and bad:        110 and 11
 Latency objective:   missed, 90.91 % good in the last hour
-Throughput:          unknown, nothing waited for half a minute
+Throughput:          no objective
 Alert:               ticket
 Burn rates of the error budget:
   WINDOWS        LONG   SHORT   THRESHOLD   SEVERITY   FIRING
@@ -121,6 +121,17 @@ def test_a_model_that_nobody_has_used() -> None:
     assert "Running:             0/16 slots\n" in told
     assert "Outcomes:            none\n" in told
     assert "Classes: none was used\n" in told
+
+
+@pytest.mark.parametrize(
+    ("released", "expected"),
+    [(None, "missed, nothing waited for half a minute"), (12.25, "missed, 12.2 releases/s while something waited")],
+)
+def test_a_floor_of_throughput(released, expected) -> None:
+    slo = msgspec.structs.replace(samples.model().slo, throughput_floor=20.0)
+    found = msgspec.structs.replace(samples.compliance(), throughput="missed", released_per_second=released)
+    told = describe("model", to_builtins(msgspec.structs.replace(samples.model(), slo=slo, compliance=found)))
+    assert f"Throughput:          {expected}\n" in told
 
 
 @pytest.mark.parametrize(

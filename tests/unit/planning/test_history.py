@@ -131,6 +131,7 @@ def test_a_clock_that_goes_back_begins_anew():
     whole = desk.llama(50.0, reading(50.0, 20)).whole
     assert counts(whole).granted == 20
     assert whole.whole.grants_per_second == pytest.approx(0.4)
+    assert desk.llama(150.0, reading(150.0, 20)).whole.whole.grants_per_second == 0
 
 
 def test_a_model_that_leaves_a_partition_keeps_its_history_as_a_whole():
