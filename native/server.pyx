@@ -154,6 +154,8 @@ cdef class RawServer:
         cdef Restored* given
         cdef uint32_t number
         cdef int running
+        if load(&self.server.serving) or self.server.core.begun or self.server.core.waiting:
+            raise ValueError("leases are restored once, before anyone is served")
         given = <Restored*>calloc(len(leases) + 1, sizeof(Restored))
         if given == NULL:
             raise MemoryError("no memory for the leases to restore")

@@ -139,6 +139,12 @@ def test_leases_stay_over_stop_and_start(make_host, make_puppet, folder):
     assert host.model().ends[1][End.LOST] == 1
 
 
+def test_leases_are_restored_before_anyone_is_served(make_host):
+    host = make_host(partitions=wide(1))
+    with pytest.raises(ValueError, match="before anyone is served"):
+        host.server.restore()
+
+
 def test_a_lease_that_nobody_adopts_is_lost_after_the_grace(make_host, folder):
     host = make_host(partitions=wide(1))
     client = Talk(host.path)
