@@ -15,6 +15,7 @@ import msgspec
 
 from aimd.errors import AimdError, InvalidInputError
 from aimd.sim.driver import Driver
+from aimd.sim.memory import SimDevice, allocate, available, device_of, living_client, release, set_use
 from aimd.sim.node import SimulatedNode
 from aimd.sim.state import FaultKind, SimFault
 
@@ -29,12 +30,14 @@ class Peer(NamedTuple):
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of answer; `errno` and `error` (one sentence) only if not ok, `state` only after `status`."""
+    """One line of answer; `errno` and `error` (one sentence) only if not ok, the rest only after what asks for it."""
 
     ok: bool
     errno: int | None = None
     error: str | None = None
     state: msgspec.Raw | None = None
+    devices: list[SimDevice] | None = None
+    free: int | None = None
 
 
 class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op"):
@@ -52,6 +55,30 @@ class Use(_Request, frozen=True, tag="use"):
 
     gpu_id: int
     vram: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Devices(_Request, frozen=True, tag="devices"):
+    """The GPU nodes that the asking process, a KFD client, may use, in the order of KFD's list."""
+
+
+class Available(_Request, frozen=True, tag="available"):
+    """The free bytes of a partition, as AMDKFD_IOC_AVAILABLE_MEMORY tells a client."""
+
+    gpu_id: int
+
+
+class Allocate(_Request, frozen=True, tag="allocate"):
+    """The asking process, a KFD client, wants so many more bytes on the partition `gpu_id`."""
+
+    gpu_id: int
+    size: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Free(_Request, frozen=True, tag="free"):
+    """It gives back what it had asked for by one `allocate`."""
+
+    gpu_id: int
+    size: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Fault(_Request, frozen=True, tag="fault"):
@@ -79,10 +106,23 @@ class Status(_Request, frozen=True, tag="status"):
     """The whole state as JSON."""
 
 
-Request = Join | Use | Fault | ClearFaults | Reload | Reboot | Status
+Request = Join | Use | Devices | Available | Allocate | Free | Fault | ClearFaults | Reload | Reboot | Status
 
-OPERATIONS = ("join", "use", "fault", "clear-faults", "reload", "reboot", "status")
-_FOR_EVERYBODY = (Join, Use, Status)  # as /dev/kfd and sysfs are; the rest acts on the whole node
+OPERATIONS = (
+    "join",
+    "use",
+    "devices",
+    "available",
+    "allocate",
+    "free",
+    "fault",
+    "clear-faults",
+    "reload",
+    "reboot",
+    "status",
+)
+# As /dev/kfd and sysfs are; the rest acts on the whole node.
+_FOR_EVERYBODY = (Join, Use, Devices, Available, Allocate, Free, Status)
 _DECODER: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 
 
@@ -126,6 +166,8 @@ def perform(node: SimulatedNode, request: Request, peer: Peer, start_time: int =
             return Answer(ok=True, state=msgspec.Raw(node.state_json()))
         if isinstance(request, Reload):
             return _reloaded(node.reload())
+        if isinstance(request, Devices | Available):
+            return _told(node, request, peer.pid)
         operation, refused = _operation(node, request, peer, start_time)
     except AimdError as error:
         return refusal(errno.EINVAL, error.message)
@@ -150,10 +192,11 @@ def _operation(
             lambda driver, now: driver.join(peer.pid, start_time, now, permitted=gpus),
             f"process {peer.pid} cannot open /dev/kfd now, expected a GPU node that is visible and no mode switch",
         )
-    if isinstance(request, Use):
+    if isinstance(request, Use | Allocate | Free):
+        size = request.vram if isinstance(request, Use) else request.size
         return (
-            lambda driver, now: _allocate(driver, now, peer.pid, request),
-            f"process {peer.pid} cannot have {request.vram} B on gpu_id {request.gpu_id}, expected a client with access",
+            lambda driver, now: _changed_memory(driver, now, peer.pid, request),
+            f"process {peer.pid} cannot {_VERBS[type(request)]} {size} B on gpu_id {request.gpu_id}, expected a client with access",
         )
     if isinstance(request, Fault):
         gpu = None if request.gpu is None else gpu_address(node, request.gpu)
@@ -164,18 +207,38 @@ def _operation(
     return lambda driver, now: driver.reboot(now), ""
 
 
-def _allocate(driver: Driver, now: float, pid: int, request: Use) -> int:
-    """Set a client's memory on one partition: ESRCH if it is none, EINVAL for a foreign gpu_id, ENOMEM if too much."""
+_VERBS = {Use: "have", Allocate: "have another", Free: "give back"}
+
+
+def _changed_memory(driver: Driver, now: float, pid: int, request: Use | Allocate | Free) -> int:
     driver.settle(now)
-    clients = [client for client in driver.state.clients if client.reap_at is None]
-    own = next((client for client in clients if client.pid == pid), None)
-    partition = next((node for node in driver.state.nodes if node.gpu_id == request.gpu_id), None)
-    if own is None:
-        return errno.ESRCH
-    if partition is None or request.gpu_id not in own.vram:
-        return errno.EINVAL
-    others = sum(client.vram.get(request.gpu_id, 0) for client in driver.state.clients if client is not own)
-    if others + request.vram > partition.memory_bytes:
-        return errno.ENOMEM
-    own.vram[request.gpu_id] = request.vram
-    return 0
+    if isinstance(request, Use):
+        return set_use(driver.state, pid, request.gpu_id, request.vram)
+    change = allocate if isinstance(request, Allocate) else release
+    return change(driver.state, pid, request.gpu_id, request.size)
+
+
+def _told(node: SimulatedNode, request: Devices | Available, pid: int) -> Answer:
+    """What a living client may read of its GPU nodes; ESRCH for another process, EINVAL for a foreign gpu_id."""
+    found: list[Answer] = []
+
+    def read(driver: Driver, now: float) -> int:
+        driver.settle(now)
+        client = living_client(driver.state, pid)
+        if client is None:
+            return errno.ESRCH
+        own = [each for each in driver.state.nodes if each.gpu_id in client.vram]
+        if isinstance(request, Devices):
+            found.append(Answer(ok=True, devices=[device_of(driver.state, each) for each in own]))
+            return 0
+        asked = next((each for each in own if each.gpu_id == request.gpu_id), None)
+        if asked is None:
+            return errno.EINVAL
+        found.append(Answer(ok=True, free=available(driver.state, asked)))
+        return 0
+
+    code = node.act(read)
+    if code:
+        sentence = f"process {pid} is told nothing, expected a KFD client that asks of GPU nodes it may use"
+        return refusal(code, f"{sentence}: {os.strerror(code)}")
+    return found[0]

@@ -71,6 +71,7 @@ class SimClient:
     Attributes:
         start_time: field 22 of /proc/<pid>/stat, so that a reused pid is told apart.
         vram: bytes by gpu_id, one entry per permitted node (pdd), 0 if unused.
+        granules: the same in whole granules per allocation (sim/memory.py), for those that are used.
         gpus: PCI addresses of these nodes.
         reap_at: when the driver has released it, None while it lives.
     """
@@ -80,6 +81,7 @@ class SimClient:
     vram: dict[int, int]
     gpus: list[str]
     reap_at: float | None = None
+    granules: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -131,6 +133,8 @@ class SimState:
         reap_seconds: from a client's death until the driver has released it.
         load_seconds: from unload to module load, and from one GPU to the next; with 0 a load is one step.
         module_at: when the driver's module is there again, None while it is loaded.
+        system_memory_gib: RAM; the driver's reserve for page tables grows with it.
+        pinned_bytes: of each GPU, pinned by the driver. ras_bytes: kept back for bad pages.
         platform: oem, id and revision of topology/system_properties.
     """
 
@@ -153,6 +157,9 @@ class SimState:
     module_at: float | None = None
     cpu_cores: int = 96
     cpu_clock: int = 2750
+    system_memory_gib: int = 2048
+    pinned_bytes: int = 48 << 20
+    ras_bytes: int = 0
     platform: tuple[int, int, int] = (0x54524541, 0x4D49_3330, 1)
 
     @property

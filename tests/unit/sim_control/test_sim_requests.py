@@ -11,8 +11,12 @@ from aimd.sim.control import process_start_time
 from aimd.sim.node import SimulatedNode
 from aimd.sim.requests import (
     OPERATIONS,
+    Allocate,
+    Available,
     ClearFaults,
+    Devices,
     Fault,
+    Free,
     Join,
     Peer,
     Reboot,
@@ -62,7 +66,8 @@ def test_requests_that_are_understood(line, request_):
 
 
 def test_every_operation_that_the_refusal_names_is_understood():
-    needed = {"use": ',"gpu_id":1,"vram":0', "fault": ',"kind":"busy"'}
+    needed = {"use": ',"gpu_id":1,"vram":0', "fault": ',"kind":"busy"', "available": ',"gpu_id":1'}
+    needed |= dict.fromkeys(("allocate", "free"), ',"gpu_id":1,"size":1')
     for operation in OPERATIONS:
         decode(f'{{"op":"{operation}"{needed.get(operation, "")}}}'.encode())
 
@@ -100,7 +105,7 @@ def test_anything_else_is_one_sentence(line):
     assert "\n" not in error.value.message
 
 
-@pytest.mark.parametrize("request_", [Join(), Use(1, 0), Status()])
+@pytest.mark.parametrize("request_", [Join(), Use(1, 0), Devices(), Available(1), Allocate(1, 1), Free(1, 1), Status()])
 def test_everybody_may_be_a_client_and_look(request_):
     assert permitted(request_, 4242, 1000)
 
