@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from aimd.daemon.dispatching import CLASSES, DispatchService
@@ -45,6 +45,8 @@ class Observer:
         self._service = service
         self._snapshot = snapshot
         self._history = TrafficHistory(lru_cache(None)(lambda cell: cell_value(cell) / SECOND), first_number)
+        self._counted: Sequence[object] = []
+        self._cells: tuple[ModelCells, ...] = ()
         self._board: TrafficBoard | None = None
         self._told = asyncio.Event()
 
@@ -86,8 +88,16 @@ class Observer:
         self._told = asyncio.Event()
 
     def _read(self, served: Served, claims: Iterable[Claim]) -> TrafficBoard:
-        counters, cells = self._service.counters()
-        return self._history.read(claims, readings_of(served, counters, cells), counters.now / SECOND, time.time())
+        counters = self._service.counters()
+        counted = [
+            (partition.partition, model.model, model.outcomes, model.ends)
+            for partition in counters.partitions
+            for model in partition.models
+        ]
+        if counted != self._counted:  # else there are no new latencies: an idle node pays nothing for them
+            self._counted, self._cells = counted, self._service.cells()
+        readings = readings_of(served, counters, self._cells)
+        return self._history.read(claims, readings, counters.now / SECOND, time.time())
 
 
 def _report(task: asyncio.Task[None]) -> None:

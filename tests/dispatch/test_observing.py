@@ -41,9 +41,13 @@ class CoreOfATest:
 
     def counters(self):
         self.gate.wait(10)
-        self.reads += 1
         self.core.advance(self.now)
-        return self.core.snapshot(), cells_of(self.core._latencies())
+        return self.core.snapshot()
+
+    def cells(self):
+        self.gate.wait(10)
+        self.reads += 1
+        return cells_of(self.core._latencies())
 
     def acquire(self, klass=Class.HIGH):
         """A lease, or None while it waits."""
@@ -59,7 +63,7 @@ class CoreOfATest:
 
 
 def read(service):
-    return readings_of(service.served(), *service.counters())["llama"][KEY]
+    return readings_of(service.served(), service.counters(), service.cells())["llama"][KEY]
 
 
 def observer(service, first_number=0):
@@ -94,7 +98,7 @@ def test_a_core_that_forgot_a_model_shows_it():
     service.pass_time(10)
     assert read(service).begun == 100.0
     service.core.configure(service.now, PARTITION, PartitionConfig((), capacity=2))
-    assert readings_of(service.served(), *service.counters()) == {}
+    assert readings_of(service.served(), service.counters(), service.cells()) == {}
     service.pass_time(3)
     service.core.configure(service.now, PARTITION, CONFIG)
     service.pass_time(1)
@@ -104,7 +108,7 @@ def test_a_core_that_forgot_a_model_shows_it():
 
 def test_models_that_are_not_served_are_passed_over():
     service = CoreOfATest()
-    assert readings_of({(PARTITION, 1): (KEY, "other")}, *service.counters()) == {}
+    assert readings_of({(PARTITION, 1): (KEY, "other")}, service.counters(), service.cells()) == {}
 
 
 def test_boards_in_seconds():
@@ -122,6 +126,30 @@ def test_boards_in_seconds():
         assert flow.grants_per_second == pytest.approx(4.0)
         assert flow.latencies[Stage.TOTAL].p50 == pytest.approx(0.25, rel=1 / 128)
         assert abs(time.time() - 25 - seen.board.models["llama"].whole.since) < 5
+
+    asyncio.run(story())
+
+
+def test_latencies_are_read_when_there_are_new_ones():
+    async def story():
+        service = CoreOfATest()
+        seen = observer(service)
+        reads = []
+
+        async def sample():
+            service.pass_time(2)
+            await seen.sample()
+            reads.append(service.reads)
+
+        await sample()
+        lease = service.acquire()
+        await sample()
+        await sample()
+        service.release(lease)
+        await sample()
+        await sample()
+        assert reads == [1, 2, 2, 3, 3]
+        assert seen.board.models["llama"].whole.whole.latencies[Stage.TOTAL].count == 1
 
     asyncio.run(story())
 

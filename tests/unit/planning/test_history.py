@@ -9,6 +9,7 @@ from aimd.domain.serving import PartitionKey
 from aimd.domain.traffic import Counts, Quantiles, Reading, Stage
 from aimd.planning.history import TrafficHistory, counted_between
 from aimd.planning.latency_window import LatencyWindow, quantiles
+from aimd.planning.stream import Growth, together
 
 P0, P1 = PartitionKey("0000:05:00.0", 0, 1), PartitionKey("0000:05:00.0", 1, 1)
 HIGH, LOW = QosClass.HIGH, QosClass.LOW
@@ -186,6 +187,13 @@ def test_partitions_and_classes_add_up():
     assert whole.whole.latencies[Stage.QUEUE] == Quantiles(10, 0.001, 0.009, 0.009)
     assert whole.classes[LOW].latencies[Stage.QUEUE].p50 == 0.009
     assert whole.whole.latencies[Stage.SERVICE] == Quantiles()
+
+
+def test_partitions_with_a_short_backlog_each_are_no_backlog_of_the_model():
+    parts = [Growth(60.0, 60.0, {}, 18.0), Growth(60.0, 60.0, {}, 24.0)]
+    assert together(parts, 60.0, 60.0).backlog_seconds == 24.0
+    assert together([Growth(60.0, 60.0, {}, 60.0)], 60.0, 2.0).backlog_seconds == 2.0
+    assert together([], 60.0, 2.0) == Growth(60.0, 2.0, {})
 
 
 def test_boards_are_numbered_on():
