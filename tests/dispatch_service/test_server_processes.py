@@ -149,6 +149,32 @@ def test_what_was_released_just_before_the_end_is_released(make_host, make_puppe
     host.until(lambda numbers: numbers["connections"] == 0)
 
 
+def until_not_read(host, puppet):
+    """Let the puppet be told so much, and read nothing, that the server reads it no more; its own way out is free."""
+    said = host.numbers()["frames"]
+    while host.numbers()["frames"] == said:
+        puppet.do("client.say(frames.cancel(2**60) * 256)")
+        said += 256
+        deadline = time.monotonic() + 0.3
+        while host.numbers()["frames"] < said and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize("end", ["client.close()", "os.fork() and os._exit(0); time.sleep(0.5); os._exit(0)"])
+def test_what_was_released_and_is_not_read_before_the_end_is_released(make_host, make_puppet, end):
+    """By a connection that ends, or by a process whose child keeps the connection."""
+    host = make_host(partitions=wide(4))
+    puppet = make_puppet().connect(host.path)
+    puppet.do("handle = client.open()")
+    puppet.do("leases = [client.lease(handle, request) for request in range(4)]")
+    until_not_read(host, puppet)
+    puppet.do("client.say(*(frames.release(lease) for lease in leases[:3]))")
+    assert host.server.busy(0) == (4, 0)
+    puppet.tell(end)
+    host.until(lambda numbers: numbers["connections"] == 0)
+    assert host.model().ends[1][End.OK] == 3
+
+
 def test_a_grant_that_never_left_is_given_back(make_host):
     host = make_host(partitions=wide(1))
     stuck, other = Talk(host.path), Talk(host.path)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.dispatch.builds import build, copy_sources, run_tests, runtime_library
 
-TESTS = ("conversation", "errors", "processes", "restart", "fuzz")
+TESTS = ("conversation", "errors", "processes", "restart", "fuzz", "churn")
 # Address space is what the sanitizer itself takes; a limit of it is no use with it.
 LEFT_OUT = "not descriptors"
 
