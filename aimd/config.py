@@ -103,6 +103,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         allow_memory_mode_change: whether aimd may request memory modes (NPS) at all.
         operators: user names or uids that may change things, beside root and the daemon's own user.
         poll_seconds: how often the topology's generation is looked at.
+        memory_probe: whether HIP is asked, by a helper process, how much memory is free; hip_library: by which file of
+            libamdhip64 (None: what the loader finds); probe_seconds: how often.
         layout: modes by `default`, `gpu<n>` or PCI address, applied at start.
     """
 
@@ -110,6 +112,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_memory_mode_change: bool = False
     operators: list[str | Uid] = []
     poll_seconds: Seconds = 2.0
+    memory_probe: Literal["hip", "off"] = "hip"
+    hip_library: str | None = None
+    probe_seconds: Seconds = 300.0
     log_level: str = "info"
     switching: Switching = Switching()
     placement: Placement = Placement()
@@ -151,6 +156,11 @@ def parse_config(text: str, name: str) -> Config:
     config = _typed(text, name, Config, "systemd/aimd.toml explains every setting")
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise ConfigError(f"{name}: log_level is {config.log_level!r}, expected debug, info, warning or error")
+    if config.hip_library is not None and not config.hip_library.startswith("/"):
+        raise ConfigError(
+            f"{name}: hip_library is {config.hip_library!r}, expected the absolute path of a file",
+            hint="leave it away to have the loader look for libamdhip64",
+        )
     for number, rule in enumerate(config.dispatch.allow):
         if rule.user is None and rule.group is None and rule.pod is None:
             raise ConfigError(

@@ -13,6 +13,7 @@ from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.plan import Plan
+from aimd.domain.probe import ProbeReport
 from aimd.domain.switch import ModeChange
 from aimd.domain.traffic import TrafficBoard
 
@@ -108,6 +109,44 @@ class Dispatch(Protocol):
 
     def undrain(self, gpu: str) -> None:
         """Admit again."""
+        ...
+
+
+class MemoryProbe(Protocol):
+    """Asks HIP for the memory of a GPU's partitions, by a helper process that holds every GPU while it lives.
+
+    All methods belong to one event loop, and none of them blocks it.
+    """
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """Helpers that are alive or not yet released by the driver, and will be gone of themselves or by `hold`.
+
+        A helper that outlived its end is not among them: it is a holder like any other then.
+        """
+        ...
+
+    async def probe(self, gpu: str) -> ProbeReport:
+        """Ask for the memory of the GPU (PCI address); one helper runs at a time, further calls wait for their turn.
+
+        Whatever goes wrong is told by the report's state. While anything holds the probe no helper is started (HELD).
+        """
+        ...
+
+    async def hold(self, key: str) -> bool:
+        """From now on start no helper; end the one that runs, and return when the driver has released it.
+
+        True if no helper holds a GPU any more; False if one could not be ended in time. A key holds once, however often
+        it is given.
+        """
+        ...
+
+    def resume(self, key: str) -> None:
+        """What was held by the key goes on, if no other key holds it."""
+        ...
+
+    async def close(self) -> None:
+        """End the helper that runs, for good."""
         ...
 
 

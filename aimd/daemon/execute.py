@@ -7,13 +7,15 @@ import errno
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
+from aimd.daemon.probing import NoProbe
 from aimd.domain.gpu import Holder
 from aimd.domain.modes import ComputeMode
 from aimd.errors import DriverError, NotFoundError, UnreachableError, UnstableError
 from aimd.planning import effects as fx
-from aimd.ports import Dispatch, GpuDriver, Process, Processes
+from aimd.ports import Dispatch, GpuDriver, MemoryProbe, Process, Processes
 
 Result = TypeVar("Result")
 NO_DRIVER = (errno.ENOENT, errno.ENODEV)  # of the topology: any other errno says that it could not be read
@@ -24,10 +26,15 @@ class Executor:
 
     The driver gets several: a mode write is uninterruptible for as long as the firmware takes, and must not keep a
     scan of the others waiting. The ledger gets one, which makes its commits a sequence.
+
+    The HIP helper is no holder that anybody is to be told of: it is held from a GPU's drain until its undrain.
     """
 
-    def __init__(self, driver: GpuDriver, processes: Processes, dispatch: Dispatch) -> None:
+    def __init__(
+        self, driver: GpuDriver, processes: Processes, dispatch: Dispatch, probe: MemoryProbe | None = None
+    ) -> None:
         self._driver = driver
+        self._probe: MemoryProbe = probe or NoProbe()
         self._processes = processes
         self._dispatch = dispatch
         self._driver_threads = ThreadPoolExecutor(4, thread_name_prefix="gpu")
@@ -65,13 +72,14 @@ class Executor:
             return fx.Drained(effect.token, await self._drain(effect))
         if isinstance(effect, fx.Undrain):
             self._dispatch.undrain(effect.gpu)
+            self._probe.resume(effect.gpu)
         if isinstance(effect, fx.WatchProcess):
             seen = await self._processes.ended(effect.pid, effect.start_time)
             return fx.HolderEnded(effect.pid, effect.start_time, seen)
         return None
 
     async def _drain(self, effect: fx.Drain) -> tuple[Holder, ...]:
-        left = await self._dispatch.drain(effect.gpu, effect.until)
+        left, _ = await asyncio.gather(self._dispatch.drain(effect.gpu, effect.until), self._probe.hold(effect.gpu))
         return tuple(Holder(pid, self._command(pid), frozenset({effect.gpu})) for pid in left)
 
     def _command(self, pid: int) -> str | None:
@@ -86,23 +94,32 @@ class Executor:
             generation, holders = await self._on_driver(lambda: (self._driver.generation(), self._driver.holders()))
         except DriverError as error:
             return fx.Scanned(0, None, error.message)
-        return fx.Polled(generation, holders)
+        return fx.Polled(generation, self._foreign(holders))
 
     async def _list_holders(self, effect: fx.ListHolders) -> fx.HoldersSeen:
         try:
-            return fx.HoldersSeen(effect.token, await self._on_driver(self._driver.holders))
+            return fx.HoldersSeen(effect.token, self._foreign(await self._on_driver(self._driver.holders)))
         except DriverError as error:
             return fx.HoldersSeen(effect.token, None, error.message)
 
     async def _scan(self, effect: fx.Scan) -> fx.Scanned:
         try:
-            return fx.Scanned(effect.token, await self._on_driver(self._driver.scan))
+            observed = await self._on_driver(self._driver.scan)
+            return fx.Scanned(effect.token, replace(observed, holders=self._foreign(observed.holders)))
         except DriverError as error:
             return fx.Scanned(effect.token, None, error.message, gone=error.errno in NO_DRIVER)
         except UnstableError as error:
             return fx.Scanned(effect.token, None, error.message)
 
+    def _foreign(self, holders: tuple[Holder, ...]) -> tuple[Holder, ...]:
+        """Without the HIP helper, which will be gone before anything is switched."""
+        own = self._probe.pids
+        return tuple(holder for holder in holders if holder.pid not in own) if own else holders
+
     async def _write(self, effect: fx.WriteMode) -> fx.WriteEnded:
+        if isinstance(effect.mode, ComputeMode):
+            await self._probe.hold(effect.gpu)  # after a restart the drain is past
+
         def write() -> fx.WriteEnded:
             began, code = time.monotonic(), 0
             try:

@@ -9,9 +9,15 @@ from pathlib import Path
 
 from aimd.ports import DriverEvent
 from aimd.rundirs import RunDirectories
+from aimd.sim.client import SOCKET_VARIABLE
 from aimd.sim.control import serve
 from aimd.sim.node import SimulatedNode
 from aimd.sim.spec import SOCKET_FILE, STATE_FILE, open_node, parse_spec
+
+
+def environment_of(paths: RunDirectories) -> dict[str, str]:
+    """What tells a process's stand-in for libamdhip64 where the simulated node is."""
+    return {SOCKET_VARIABLE: str(Path(paths.runtime) / SOCKET_FILE)}
 
 
 class Simulation:

@@ -28,6 +28,7 @@ from aimd.daemon.dispatching import DispatchService
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.observing import Observer
+from aimd.daemon.probing import Prober, memory_probe
 from aimd.daemon.reload import policy_of, reloading
 from aimd.errors import ConfigError, ConflictError, InvalidInputError, UnreachableError
 from aimd.planning import effects as fx
@@ -141,19 +142,23 @@ async def run(
             ledger = SqliteLedger(Path(paths.state) / "ledger.db", time.time())
             layout = replace(SYSTEM, root=config.sysfs_root) if machine.simulated is None else SYSTEM
             service, listening = dispatch_service(config, paths, machine.boot_id, operators, lambda: loop.snapshot)
-            executor = Executor(AmdgpuDriver(machine.sysfs, command_of, layout, holder_of), LinuxProcesses(), service)
+            probe = memory_probe(config, machine.sysfs, paths, simulated=machine.simulated is not None)
+            driver = AmdgpuDriver(machine.sysfs, command_of, layout, holder_of)
+            executor = Executor(driver, LinuxProcesses(), service, probe)
             generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
             reconciler = Reconciler(policy_of(config), machine.boot_id, generation)
             reload = reloading(config_path, config, service.reconfigure) if config_path is not None else None
             loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload)
             root = config.sysfs_root if machine.simulated is None else None
             observer = Observer(service, lambda: loop.snapshot, generation)
+            prober = Prober(probe, lambda: loop.snapshot, loop.changed, config.probe_seconds)
             api = LocalApi(loop, operators, NodeFacts(machine.boot_id, machine.simulated, started, root), observer)
             socket = Path(paths.runtime) / API_SOCKET
             try:
                 first = fx.Started(await executor.on_ledger(ledger.load), config.modes(), config.layout_digest())
                 running = asyncio.create_task(loop.run(first, machine.sources))
-                await _serve(loop, api, service, observer, socket, stop, running, machine)
+                async with prober.running():
+                    await _serve(loop, api, service, observer, socket, stop, running, machine)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)

@@ -21,7 +21,7 @@ from aimd.domain.switch import ModeChange
 from aimd.planning import effects as fx
 from aimd.planning.policy import Policy
 from aimd.planning.reconcile import Reconciler
-from aimd.ports import DriverEvents, GpuDriver, Ledger
+from aimd.ports import DriverEvents, GpuDriver, Ledger, MemoryProbe
 from aimd.sim.node import SimulatedNode
 from aimd.sim.state import SimState, new_state
 from tests.fakes.dispatch import IdleDispatch
@@ -88,6 +88,7 @@ async def running_node(
     boot_id: str | None = None,
     first_generation: int = 0,
     source: DriverEvents | None = None,
+    probe: MemoryProbe | None = None,
 ) -> AsyncIterator[RunningNode]:
     """Start it, wait for the first inventory, stop it at the end. Without a directory the ledger is in memory.
 
@@ -97,7 +98,7 @@ async def running_node(
     path = directory / "ledger.db" if directory is not None else Path(":memory:")
     ledger = ledger or SqliteLedger(path, time.time())
     adapter = driver or AmdgpuDriver(node, command_of, owner_of=holder_of)
-    executor = Executor(adapter, LinuxProcesses(), IdleDispatch())
+    executor = Executor(adapter, LinuxProcesses(), IdleDispatch(), probe)
     policy = policy or Policy(wait_seconds=2.0, settle_seconds=2.0)
     reconciler = Reconciler(policy, boot_id or node.boot_id, first_generation)
     loop = ControlLoop(reconciler, executor, ledger, poll_seconds)

@@ -81,7 +81,11 @@ def test_everything_set() -> None:
 @pytest.mark.parametrize(
     ("text", "key", "expected"),
     [
-        ("pol_seconds = 1", "pol_seconds", "sysfs_root, allow_memory_mode_change, operators, poll_seconds, log_level"),
+        (
+            "pol_seconds = 1",
+            "pol_seconds",
+            "sysfs_root, allow_memory_mode_change, operators, poll_seconds, memory_probe",
+        ),
         ("[switching]\nwait = 1", "switching.wait", "wait_seconds, settle_seconds, wish_retry_seconds"),
         ("[swiching]\nwait_seconds = 1", "swiching", "sysfs_root, "),
         ("[switching.more]\nx = 1", "switching.more", "wait_seconds, "),
@@ -138,6 +142,18 @@ def test_other_log_levels_are_refused(level: str) -> None:
     assert (
         f"log_level is {level!r}, expected debug, info, warning or error" in refused(f'log_level = "{level}"').message
     )
+
+
+@pytest.mark.parametrize("path", ["", "libamdhip64.so.6", "lib/libamdhip64.so"])
+def test_a_hip_library_is_named_by_its_whole_path(path: str) -> None:
+    assert (
+        f"hip_library is {path!r}, expected the absolute path of a file" in refused(f'hip_library = "{path}"').message
+    )
+
+
+def test_hip_is_asked_or_not() -> None:
+    assert parse_config('memory_probe = "off"\nhip_library = "/opt/rocm/lib/libamdhip64.so"', "a").memory_probe == "off"
+    assert "memory_probe is 'rocm', expected hip or off" in refused('memory_probe = "rocm"').message
 
 
 @pytest.mark.parametrize("gpu", ["gpu", "gpux", "0", "05:00.0", "0000:05:00.8", "all", "gpu0 "])

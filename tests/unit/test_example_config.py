@@ -14,7 +14,7 @@ EXAMPLE = (Path(__file__).parents[2] / "systemd" / "aimd.toml").read_text()
 # A setting or a table's name behind a mark that is not followed by a blank: prose has one.
 UNCOMMENTED = re.sub(r"^#(?=[\w\[\"])", "", EXAMPLE, flags=re.MULTILINE)
 # What has no meaningful default to show: an example stands there instead.
-EXAMPLES_ONLY = {"operators", "layout", "dispatch.allow"}
+EXAMPLES_ONLY = {"operators", "hip_library", "layout", "dispatch.allow"}
 
 
 def settings(struct: type[msgspec.Struct]) -> dict[str, object]:
