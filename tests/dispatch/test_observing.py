@@ -10,7 +10,7 @@ import pytest
 
 from aimd.daemon import observing
 from aimd.daemon.observing import Observer, readings_of
-from aimd.dispatch.core import NativeCore, cells_of
+from aimd.dispatch.core import NativeCore, cell_value, cells_of
 from aimd.dispatch.values import SECOND, Class, Limits, ModelConfig, PartitionConfig
 from aimd.domain.claim import Claim, ClaimSpec, QosClass, Slo
 from aimd.domain.node import NodeSnapshot
@@ -89,6 +89,22 @@ def test_what_is_read():
     assert sum(found.cells[Stage.QUEUE, QosClass.HIGH].values()) == 2
     assert sum(found.cells[Stage.TOTAL, QosClass.LOW].values()) == 1
     assert found.cells[Stage.SERVICE, QosClass.MEDIUM] == {}
+
+
+def test_stages_are_told_apart():
+    service = CoreOfATest()
+    first, second = service.acquire(), service.acquire()
+    service.requests += 1
+    service.core.acquire(service.now, service.connection, service.requests, PARTITION, MODEL, Class.HIGH)
+    service.pass_time(1)
+    [_, granted] = service.core.release(service.now, service.connection, first)
+    service.pass_time(2)
+    service.release(granted[3])
+    service.release(second)
+    cells = read(service).cells
+    for stage, seconds in ((Stage.QUEUE, [0, 0, 1]), (Stage.SERVICE, [1, 2, 3]), (Stage.TOTAL, [1, 3, 3])):
+        found = [cell_value(cell) / SECOND for cell, count in cells[stage, QosClass.HIGH].items() for _ in range(count)]
+        assert sorted(found) == pytest.approx(seconds, rel=1 / 128)
 
 
 def test_a_core_that_forgot_a_model_shows_it():

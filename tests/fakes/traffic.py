@@ -13,6 +13,7 @@ class ShownTraffic:
 
     def __init__(self, board: TrafficBoard | None = None) -> None:
         self.board = board
+        self.asked: list[int] = []  # numbers of the boards that newer ones were asked for
         self._shown = asyncio.Condition()
 
     async def show(self, board: TrafficBoard) -> None:
@@ -21,6 +22,8 @@ class ShownTraffic:
             self._shown.notify_all()
 
     async def newer(self, number: int, timeout: float) -> TrafficBoard | None:
+        self.asked.append(number)
+
         async def wait() -> None:
             async with self._shown:
                 await self._shown.wait_for(lambda: self.board is not None and self.board.number > number)

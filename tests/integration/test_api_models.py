@@ -124,4 +124,7 @@ def test_a_watch_tells_what_differs_between_samples(api: Served) -> None:
     assert ask(api.socket, "/v1/claims/llama", "DELETE").status == 200
     traffic.pass_time(Counts(2), {})
     assert next(lines)["type"] == "DELETED"
+    assert api.traffic.asked == sorted(set(api.traffic.asked)), (
+        "it waits for the next board, and does not turn in between"
+    )
     connection.close()
