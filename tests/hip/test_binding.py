@@ -13,25 +13,9 @@ from pathlib import Path
 import pytest
 
 from aimd._native import hip
+from tests.hip.calling import CALLS, run
 from tests.hip.simulated import ADDRESSES, node_in
 
-# Calls everything once, in a process of its own: a library keeps its failed start for the life of the process.
-CALLS = """
-import json, sys
-from aimd._native import hip
-library = hip.Hip(sys.argv[1])
-told = {"path": library.path}
-for name, arguments in [
-    ("init", ()), ("device_count", ()), ("set_device", (0,)), ("memory", ()), ("total_memory", (0,)),
-    ("pci_bus_id", (0,)), ("uuid", (0,)), ("attribute", (63, 0)), ("runtime_version", ()), ("driver_version", ()),
-]:
-    try:
-        value = getattr(library, name)(*arguments)
-        told[name] = value.decode() if isinstance(value, bytes) else value
-    except hip.HipError as error:
-        told[name] = [type(error).__name__, error.call, error.code, error.name, error.text]
-print(json.dumps(told))
-"""
 BUS_IDS = """
 import json, sys
 from aimd._native import hip
@@ -41,14 +25,6 @@ try:
 except hip.NoDeviceError:
     print("[]")
 """
-
-
-def run(script: str, *arguments: object, **environment: str) -> object:
-    variables = {"PYTHONPATH": str(Path(__file__).parents[2]), **environment}
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def own_library() -> bool:
