@@ -119,7 +119,7 @@ class Exchange:
                 renew=True,
             )
         except asyncio.CancelledError:
-            if self._aborted is not Abort.UNREACHABLE:
+            if self._aborted is not Abort.UNREACHABLE or self.request.transport is None:
                 raise
             _uncancel(self._task)
             self._aborted = None

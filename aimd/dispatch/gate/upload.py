@@ -9,10 +9,6 @@ from aiohttp import web
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class BodySpentError(ConnectionError):
-    """The body was sent once and cannot be sent again, on another connection."""
-
-
 class Upload:
     """An asynchronous iterable of a body's pieces, for one use.
 
@@ -26,15 +22,8 @@ class Upload:
         self.failure: web.RequestPayloadError | None = None
         self._request = request
         self._clock = clock
-        self._used = False
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._used:
-            raise BodySpentError("the model server closed the connection, and the body was sent already")
-        self._used = True
-        return self._pieces()
-
-    async def _pieces(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         request = self._request
         if expects_continue(request):
             # Not before there is a lease: a client that asks first does not send what will be refused.
