@@ -82,6 +82,7 @@ MORE = {
     "layouts.py": {"aimd.config"},
     "checking.py": {f"aimd.doctor.{name}" for name in ("finding", "files", "preflight", "reading")},
     "examination.py": {"aimd.doctor.finding"},
+    "gating.py": {"aimd.dispatch.gate.settings", "aimd.dispatch.gate.server"},  # the latter when the gate runs
 }
 
 
