@@ -1,6 +1,8 @@
 """Watches the dispatch core: every few seconds its counters become the traffic that API and metrics show.
 
 The work is done in a thread beside the loop; the dispatch thread only copies counters aside, a little between requests.
+With 64 partitions of four models each a sample takes 0.2 s of a processor while all are used, 25 ms while none is; the read
+of the latencies alone keeps the interpreter for 20 to 50 ms of that, in which the loop stands still.
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from aimd.domain.claim import QosClass
 from aimd.domain.slo import Objective, Sample
 from aimd.domain.traffic import Cells, Counts, Flow, Stage, Traffic
 from aimd.planning.latency_window import LatencyWindow, SecondsOf, added, quantiles
-from aimd.planning.slo import compliance_of
+from aimd.planning.slo import MINUTE, compliance_of
 from aimd.planning.tally import Tally
 
 WINDOW_SECONDS = 60.0
@@ -58,6 +59,15 @@ def together(parts: Iterable[Growth], at: float, span: float) -> Growth:
     return Growth(at, span, classes, backlog_seconds, merged, sum(part.slots for part in parts))
 
 
+class _Told(NamedTuple):
+    """The answer to an earlier question. `idle`: nothing had changed in the whole window of rates and latencies."""
+
+    at: float
+    idle: bool
+    objective: Objective | None
+    traffic: Traffic
+
+
 class Stream:
     """Takes growths in the order of time.
 
@@ -68,8 +78,8 @@ class Stream:
     """
 
     def __init__(self, begun: float, since: float, seconds_of: SecondsOf) -> None:
-        self._begun = begun
-        self._at = begun
+        self._at = self._changed_at = begun
+        self._told: _Told | None = None
         self._since = since
         self._seconds_of = seconds_of
         self._slots = 0
@@ -84,8 +94,10 @@ class Stream:
         return self._at
 
     def add(self, growth: Growth) -> None:
-        self._at, self._slots = growth.at, growth.slots
-        self._classes = {qos: _grown(self._classes.get(qos), growth.classes.get(qos)) for qos in QosClass}
+        classes = {qos: _grown(self._classes.get(qos), growth.classes.get(qos)) for qos in QosClass}
+        if classes != self._classes or growth.slots != self._slots:
+            self._changed_at = growth.at
+        self._at, self._slots, self._classes = growth.at, growth.slots, classes
         self._recent.append(replace(growth, cells={}))
         while self._recent[0].at <= growth.at - WINDOW_SECONDS:
             self._recent.popleft()
@@ -107,7 +119,14 @@ class Stream:
         )
 
     def traffic(self, objective: Objective | None) -> Traffic:
-        """All that it knows, at the time of the last growth."""
+        """All that it knows, at the time of the last growth; of one that is idle its windows are looked at by the minute."""
+        told = self._told
+        idle = self._at - self._changed_at > WINDOW_SECONDS
+        if told is None or not (idle and told.idle) or told.objective != objective or self._at - told.at >= MINUTE:
+            told = self._told = _Told(self._at, idle, objective, self._traffic(objective))
+        return told.traffic
+
+    def _traffic(self, objective: Objective | None) -> Traffic:
         classes = {qos: self._flow([qos]) for qos in QosClass}
         compliance = None
         if objective is not None:

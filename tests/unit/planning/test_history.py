@@ -68,6 +68,31 @@ def test_rates_are_of_the_last_minute():
     assert flow.counts.granted == 1000
 
 
+def test_idle_models_are_told_anew_when_something_changes():
+    desk, found = Desk(), {}
+
+    def tell(seconds, granted=9, bad=1, **more):
+        for second in seconds:
+            found[second] = desk.llama(
+                float(second), reading(float(second), granted, bad=bad, cells={5: granted}, **more)
+            )
+            assert found[second].whole.whole.latencies[Stage.QUEUE].count == (9 if second < 62 else granted - 9)
+        return found[seconds[-1]].whole
+
+    tell(range(2, 400, 2))
+    assert found[60].whole.whole.grants_per_second == pytest.approx(9 / 60)
+    assert found[62].whole.whole.grants_per_second == 0
+    assert found[200].whole is found[202].whole, "it is made once"
+    assert found[300].whole.compliance.burns[0].short == pytest.approx(10)
+    assert found[398].whole.compliance.burns[0].short is None
+    assert found[398].whole.compliance.burns[0].long == pytest.approx(10)
+    assert counts(tell([400], waiting=1)).waiting == 1
+    tell(range(402, 500, 2), waiting=1)
+    assert tell([500], 12, waiting=1).whole.grants_per_second == pytest.approx(3 / 60)
+    desk.claims = (claim(slo=Slo()),)
+    assert tell([502], 12, waiting=1).compliance is None
+
+
 @pytest.mark.parametrize(
     ("outcome", "rejected"),
     [
