@@ -89,8 +89,15 @@ def test_idle_models_are_told_anew_when_something_changes():
     assert counts(tell([400], waiting=1)).waiting == 1
     tell(range(402, 500, 2), waiting=1)
     assert tell([500], 12, waiting=1).whole.grants_per_second == pytest.approx(3 / 60)
+
+
+def test_idle_models_between_samples_that_are_far_apart():
+    desk = Desk()
+    for second in range(2, 100, 7):
+        whole = desk.llama(float(second), reading(float(second), 9)).whole
+        assert (whole.whole.grants_per_second == 0) == (second >= 62)
     desk.claims = (claim(slo=Slo()),)
-    assert tell([502], 12, waiting=1).compliance is None
+    assert desk.llama(101.0, reading(101.0, 9)).whole.compliance is None
 
 
 @pytest.mark.parametrize(
