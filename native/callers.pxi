@@ -254,7 +254,6 @@ cdef void peer_close(Server* server, uint32_t number) noexcept nogil:
         core_disconnect(server.core, clock_now(), connection, not readable(server.callers[caller].pidfd))
         tell(server)
         peer.connection = NONE
-    server.users[peer.user].waiting -= peer.counted
     server.users[peer.user].peers -= 1
     user_settle(server, peer.user)
     if peer.caller_next != NONE:

@@ -205,16 +205,18 @@ def test_answers_that_come_late_twice_or_for_another(make_host):
     first.close()
     host.until(lambda numbers: numbers["connections"] == 0)
     second = Talk(host.path)  # takes the first one's place in the table
+    second.say(frames.open_model(2, "llama"))
+    while not (own := host.server.questions()):
+        time.sleep(0.001)
+    assert own[0].key[0] == questions[0].key[0]
     host.answer(questions[0])
     host.server.deny(questions[0], Outcome.UNAUTHORISED, "no")
     assert second.silent()
-    second.say(frames.open_model(2, "llama"))
-    while not (questions := host.server.questions()):
-        time.sleep(0.001)
-    host.answer(questions[0])
-    host.answer(questions[0])
-    host.server.deny(questions[0], Outcome.UNAUTHORISED, "no")
-    assert second.hear().handle == 0
+    host.answer(own[0])
+    host.answer(own[0])
+    host.server.deny(own[0], Outcome.UNAUTHORISED, "no")
+    opened = second.hear()
+    assert (opened.tag, opened.handle) == (2, 0)
     assert second.silent()
     second.say(*(frames.open_model(tag, "llama") for tag in range(16)))  # the sixteen are still to be had
     assert second.silent()

@@ -131,6 +131,14 @@ def test_error_after_hello(host, talk, other, name):
     host.check_balance()
 
 
+def test_what_is_not_read_behind_a_fault_is_no_obstacle(talk):
+    """The kernel would give ECONNRESET in place of the end of file."""
+    client = talk()
+    client.say(raw(kind=99) + bytes(20_000))  # more than is read at once
+    (answer,) = client.rest()
+    assert answer.error == FrameError.UNKNOWN_KIND
+
+
 def test_half_a_frame_and_the_end(host, talk):
     client = talk()
     client.say(HELLO[:9])

@@ -29,7 +29,7 @@ ANSWERS = {
     "a revoked lease is not told": ("telling.pxi", "    elif bond.peer != NONE and", "    elif False and"),
     "the predecessor's answers": ("mail.pxi", "peer.generation != verdict.generation or peer.state", "peer.state"),
     "answers are counted twice": ("mail.pxi", " or peer.asking == 0:", ":"),
-    "what waits stays charged": ("callers.pxi", "    server.users[peer.user].waiting -= peer.counted\n", ""),
+    "what is cancelled stays charged": ("telling.pxi", "    server.users[peer.user].waiting += waiting - peer.counted\n", "    server.users[peer.user].waiting += max(waiting, peer.counted) - peer.counted\n"),
     "expired ones stay charged": ("telling.pxi", "    put(server, number, &frame, sizeof(Ended))\n    recount(server, number)\n", "    put(server, number, &frame, sizeof(Ended))\n"),
 }  # fmt: skip
 

@@ -214,15 +214,18 @@ def test_what_is_written_is_what_is_read(folder):
     assert found.generation == 51
 
 
-def test_a_process_that_has_another_start_time_has_not_got_the_lease(folder, make_host):
+def test_a_process_that_has_another_start_time_has_not_got_the_lease(folder, make_host, make_puppet):
     """The pid was given again."""
-    write_leases(folder / "leases", [held(0), held(1, start_time=start_time() + 1), held(2, pid=4_000_000)])
-    host = make_host(partitions=wide(3))
+    other = make_puppet().pid
+    reused = {"pid": other, "start_time": start_time(other) + 1}
+    mixed = [held(1), held(3, start_time=start_time() + 1)]  # of one pid
+    write_leases(folder / "leases", [held(0, **reused), *mixed, held(2, pid=4_000_000)])
+    host = make_host(partitions=wide(4))
     assert host.restored == 1
     assert host.server.busy(0) == (1, 0)
     model = host.model()
-    assert model.restored[1] == 3
-    assert model.ends[1][End.LOST] == 2
+    assert model.restored[1] == 4
+    assert model.ends[1][End.LOST] == 3
 
 
 def test_leases_of_what_is_not_configured_any_more_run_on(folder, make_host):
@@ -373,7 +376,8 @@ for more in range(9):
         break
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 after = len(os.listdir("/proc/self/fd")) - 1
-os.fstat(0)
+free = os.dup(0)
+os.close(free)
 """
 
 
@@ -387,8 +391,9 @@ def test_without_descriptors_it_is_not_set_up_and_nothing_is_closed(folder, make
     assert puppet.do("1") == 1
 
 
-def test_restore_without_descriptors_is_an_error_and_the_file_stays(folder, make_puppet):
-    """A living process must not count as dead because its pidfd cannot be had."""
+@pytest.mark.parametrize("left", [0, 1])
+def test_restore_without_descriptors_is_an_error_and_the_file_stays(folder, make_puppet, left):
+    """A living process must not count as dead because its pidfd cannot be had, or its start time not be read."""
     write_leases(folder / "leases", [held(0), held(1)])
     before = (folder / "leases").read_bytes()
     puppet = make_puppet()
@@ -396,7 +401,7 @@ def test_restore_without_descriptors_is_an_error_and_the_file_stays(folder, make
     puppet.do(
         "from aimd.dispatch import ModelConfig, PartitionConfig\n"
         "server.configure(0, PartitionConfig((ModelConfig(0),), capacity=2))\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (after, hard))\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (free + {left}, hard))\n"
         "try:\n    told = server.restore()\nexcept OSError as error:\n    told = str(error)"
     )
     assert "cannot be told" in puppet.do("told")
@@ -424,3 +429,21 @@ def test_connections_without_descriptors_are_turned_away_and_it_does_not_spin(fo
     for client in waiting:
         client.close()
     assert Talk(folder / "dispatch.sock").welcome.version == 1
+
+
+def test_without_even_the_spare_descriptor_it_does_not_spin(folder, make_puppet):
+    daemon = host_elsewhere(make_puppet, folder)
+    daemon.do("import resource")
+    first = Talk(folder / "dispatch.sock")
+    handle = first.open()
+    daemon.do("resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096))")
+    waiting = [Talk(folder / "dispatch.sock", hello=False) for _ in range(3)]
+    busy = daemon.do("time.process_time()")
+    began = time.monotonic()
+    time.sleep(0.5)
+    assert daemon.do("time.process_time()") - busy < 0.3 * (time.monotonic() - began)
+    assert isinstance(first.acquire(handle, 1), Granted)
+    daemon.do("resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))")
+    for client in waiting:
+        client.say(frames.hello())
+        assert client.hear().version == 1
