@@ -11,8 +11,8 @@ from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from aimd._native.core cimport (
-    GRANTED_EVENT, WOULD_BLOCK, Bounds, Core, Event, Lease, ModelSpec, PartitionSpec, core_acquire, core_adopt, core_advance,
-    core_cancel, core_configure, core_disconnect, core_drain, core_exited, core_free, core_new, core_open,
+    GRANTED_EVENT, WOULD_BLOCK, Bounds, Core, Event, Lease, ModelSpec, PartitionSpec, core_acquire, core_adopt,
+    core_advance, core_cancel, core_configure, core_disconnect, core_drain, core_exited, core_free, core_new, core_open,
     core_release, core_remove, core_renew, freeze_begin, freeze_step)
 
 include "compiler.pxi"

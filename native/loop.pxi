@@ -95,8 +95,9 @@ cdef Server* server_new(Bounds bounds, uint64_t generation, int listener, int le
         server.memory = NULL
     if server.mirror_file == MAP_FAILED:
         server.mirror_file = NULL
-    if (server.memory == NULL or server.mirror_file == NULL or server.epoll < 0 or server.mail_fd < 0 or server.done_fd < 0
-            or server.question_fd < 0 or server.spare_fd < 0 or not watch_fd(server, server.mail_fd, MAILBOX)):
+    if (server.memory == NULL or server.mirror_file == NULL or server.epoll < 0 or server.mail_fd < 0
+            or server.done_fd < 0 or server.question_fd < 0 or server.spare_fd < 0
+            or not watch_fd(server, server.mail_fd, MAILBOX)):
         server_free(server)
         return NULL
     server.mirror = <Mirrored*>(server.mirror_file + MIRROR_HEAD)

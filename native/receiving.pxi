@@ -108,7 +108,8 @@ cdef void on_acquire(Server* server, uint32_t number, const Acquire* frame, int6
     cdef int klass = <int>handle.klass if frame.klass == DEFAULT_CLASS else frame.klass
     cdef int otherwise = 0
     cdef char text[MOST_FRAME]
-    if (frame.request >> 63 or (frame.klass >= CLASSES and frame.klass != DEFAULT_CLASS) or frame.wait < -1 or frame.wait > <int64_t>1 << 62
+    if (frame.request >> 63 or (frame.klass >= CLASSES and frame.klass != DEFAULT_CLASS)
+            or frame.wait < -1 or frame.wait > <int64_t>1 << 62
             or frame.head.flags & ~(NO_WAIT_FLAG | QUIET_FLAG) or not all_zero(frame.reserved, 7)):
         snprintf(text, sizeof(text), b"ACQUIRE has request %llu, wait %lld, class %u, flags %u: expected a request"
                                      b" below 2^63, a wait from -1 to 2^62, a class of 0, 1, 2 or 255, flags of 0 to 3,"

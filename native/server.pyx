@@ -50,7 +50,8 @@ cdef class RawServer:
         listener: descriptor of a listening stream socket; stays the caller's.
         leases: descriptor of the lease file, made by aimd.dispatch.lease_file; may be closed afterwards.
         caps: (connections of a uid, waiting requests of a uid, nanoseconds after which a peer that does not read is
-            given up, whether to ask the kernel for the pidfd of a peer, bytes that all peers together may leave unread).
+            given up, whether to ask the kernel for the pidfd of a peer, bytes that all peers together may leave
+            unread).
         instance: told to clients.
     """
 

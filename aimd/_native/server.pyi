@@ -3,7 +3,13 @@ from typing import Any
 
 class RawServer:
     def __init__(
-        self, limits: Any, generation: int, listener: int, leases: int, caps: tuple[int, int, int, int, int], instance: int
+        self,
+        limits: Any,
+        generation: int,
+        listener: int,
+        leases: int,
+        caps: tuple[int, int, int, int, int],
+        instance: int,
     ) -> None: ...
     @property
     def question_fd(self) -> int: ...
