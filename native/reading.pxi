@@ -52,6 +52,10 @@ cdef object snapshot_read(Core* core, bint frozen=True):
     return now, tuple(sorted(partitions)), unrouted, connections
 
 
+cdef extern from "sched.h":
+    int sched_yield() noexcept nogil
+
+
 cdef object latencies_read(Core* core, bint frozen=True):
     """[(partition, model, sketches)]; a sketch is (sum, largest, {cell: count}), ten of a model: queue time by class,
     service time by class, end to end by class, reclaim.
@@ -75,6 +79,9 @@ cdef object latencies_read(Core* core, bint frozen=True):
                         {cell: cells[cell] for cell in range(SKETCH_USED) if cells[cell]}))
         partition = (<const Place*>(source + statistics.places_offset + counters.partition * 64)).id
         found.append((partition, counters.model, own))
+        if frozen:
+            with nogil:                 # nobody writes to the copy: other threads of Python may have their turn
+                sched_yield()
     found.sort(key=lambda one: one[:2])
     return found
 
