@@ -53,6 +53,8 @@ PROCESSES = {
     "callers are never forgotten": ("callers.pxi", "    if caller.used and caller.peers == NONE and caller.leases == 0:", "    if False:"),
     "the group of the last connection": ("receiving.pxi", "question.gid = peer.gid", "question.gid = server.peers[caller.peers].gid"),
     "connections without end": ("callers.pxi", "server.users[user].peers >= server.most_peers:", "False:"),
+    "copies of closed sockets are watched": ("callers.pxi", "    epoll_ctl(server.epoll, EPOLL_CTL_DEL, peer.fd, NULL)\n", ""),
+    "copies of closed sockets keep them open": ("system.pxi", "    shutdown(fd, SHUT_RDWR)\n", ""),
     "spinning at the door": ("loop.pxi", "            listen_later(server, now)\n        elif", "            pass\n        elif"),
 }  # fmt: skip
 

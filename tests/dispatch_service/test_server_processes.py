@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +148,32 @@ def test_what_was_released_just_before_the_end_is_released(make_host, make_puppe
     host.until(lambda numbers: numbers["mirrored"] == 0, 3)
     assert host.model().ends[1][End.OK] == 1000
     host.until(lambda numbers: numbers["connections"] == 0)
+
+
+def numbers_of_descriptors():
+    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
+
+
+@pytest.mark.parametrize("ended_by", ["client", "server"])
+def test_copies_of_its_sockets_are_of_no_account(make_host, ended_by):
+    """As a process has them that the daemon has just forked."""
+    host = make_host()
+    Talk(host.path).open()
+    host.until_empty()
+    before = numbers_of_descriptors()
+    client = Talk(host.path)
+    new = numbers_of_descriptors() - before - {str(client.sock.fileno())}
+    copies = [os.dup(int(number)) for number in new if Path(f"/proc/self/fd/{number}").exists()]
+    if ended_by == "server":
+        client.say(frames.hello())
+        assert len(client.rest()) == 1  # and the end of file
+    client.close()
+    host.until_empty()
+    busy, began = time.process_time(), time.monotonic()
+    time.sleep(0.3)
+    assert time.process_time() - busy < 0.3 * (time.monotonic() - began)
+    for copy in copies:
+        os.close(copy)
 
 
 def until_not_read(host, puppet):
