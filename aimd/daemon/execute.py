@@ -90,30 +90,34 @@ class Executor:
 
     async def _poll(self) -> fx.Polled | fx.Scanned:
         """What could not be read is told like a scan that failed: the warning stands until a scan succeeds."""
+        own = self._probe.pids
         try:
             generation, holders = await self._on_driver(lambda: (self._driver.generation(), self._driver.holders()))
         except DriverError as error:
             return fx.Scanned(0, None, error.message)
-        return fx.Polled(generation, self._foreign(holders))
+        return fx.Polled(generation, self._foreign(holders, own))
 
     async def _list_holders(self, effect: fx.ListHolders) -> fx.HoldersSeen:
+        own = self._probe.pids
         try:
-            return fx.HoldersSeen(effect.token, self._foreign(await self._on_driver(self._driver.holders)))
+            holders = await self._on_driver(self._driver.holders)
+            return fx.HoldersSeen(effect.token, self._foreign(holders, own))
         except DriverError as error:
             return fx.HoldersSeen(effect.token, None, error.message)
 
     async def _scan(self, effect: fx.Scan) -> fx.Scanned:
+        own = self._probe.pids
         try:
             observed = await self._on_driver(self._driver.scan)
-            return fx.Scanned(effect.token, replace(observed, holders=self._foreign(observed.holders)))
+            return fx.Scanned(effect.token, replace(observed, holders=self._foreign(observed.holders, own)))
         except DriverError as error:
             return fx.Scanned(effect.token, None, error.message, gone=error.errno in NO_DRIVER)
         except UnstableError as error:
             return fx.Scanned(effect.token, None, error.message)
 
-    def _foreign(self, holders: tuple[Holder, ...]) -> tuple[Holder, ...]:
-        """Without the HIP helper, which will be gone before anything is switched."""
-        own = self._probe.pids
+    def _foreign(self, holders: tuple[Holder, ...], before: frozenset[int]) -> tuple[Holder, ...]:
+        """Without the HIP helper, which will be gone before anything is switched; `before` the list was read or now."""
+        own = before | self._probe.pids
         return tuple(holder for holder in holders if holder.pid not in own) if own else holders
 
     async def _write(self, effect: fx.WriteMode) -> fx.WriteEnded:

@@ -98,6 +98,21 @@ class DeviceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LibraryFacts:
+    """Where libamdhip64 is for the loader.
+
+    Attributes:
+        path: of the file; None if it is nowhere.
+        looked: folders and the loader's cache.
+        elsewhere: a file that the loader does not find by itself.
+    """
+
+    path: str | None
+    looked: tuple[str, ...]
+    elsewhere: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All of it.
 
@@ -108,6 +123,7 @@ class Facts:
         uid: the caller's.
         kernel: release of the running kernel.
         unseen: processes whose open files the caller may not look at.
+        library: None if it was not looked for.
     """
 
     root: str
@@ -122,3 +138,4 @@ class Facts:
     devices: tuple[DeviceFacts, ...] = ()
     sysfs_read_only: bool = False
     unseen: int = 0
+    library: LibraryFacts | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from aimd.doctor.facts import ALLOCATION_FILE, COMPUTE_FILE, CONFIG_FOLDER, MEMORY_FILE, PROFILE_FILES, Facts, GpuFacts
 from aimd.doctor.finding import FAIL, OK, WARN, Finding
+from aimd.doctor.library import library_findings
 
 OWNER_HINTS = {
     "AMD device plugin": "it hands out GPUs to pods without asking aimd: take this node out of its DaemonSet",
@@ -30,6 +31,7 @@ def findings(facts: Facts) -> list[Finding]:
         _memory_modes,
         _nodes,
         _devices,
+        lambda facts: library_findings(facts.library),
         _clients,
         _owners,
     )

@@ -20,6 +20,7 @@ from aimd.doctor.facts import (
     KfdFacts,
 )
 from aimd.doctor.files import Files
+from aimd.doctor.library import find_library
 
 SYSTEM_ROOT = Path("/sys")
 TOPOLOGY = "class/kfd/kfd/topology/nodes"
@@ -57,6 +58,7 @@ def read_facts(files: Files, root: Path, *, proc: Path = Path("/proc"), dev: Pat
         devices=read_devices(dev, nodes.facts.render_minors) if live else (),
         sysfs_read_only=files.read_only(),
         unseen=opened.unseen,
+        library=find_library(os.environ) if live else None,
     )
 
 

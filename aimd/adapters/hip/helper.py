@@ -32,12 +32,14 @@ class Helper:
     Attributes:
         output, complaint: what it wrote so far, `complaint` to standard error.
         overlong: it wrote more than any answer needs.
+        silent: nothing can come from it any more, nor from what it started.
     """
 
     process: Process
     output: bytearray = field(default_factory=bytearray)
     complaint: bytearray = field(default_factory=bytearray)
     overlong: bool = False
+    silent: bool = False
 
     @property
     def pid(self) -> int:
@@ -49,6 +51,7 @@ class Helper:
         assert self.process.stderr is not None
         await asyncio.gather(self._read_answer(self.process.stdout), self._read_complaint(self.process.stderr))
         if not self.overlong:
+            self.silent = True
             await self.process.wait()
 
     async def _read_answer(self, stream: asyncio.StreamReader) -> None:
@@ -65,7 +68,12 @@ class Helper:
             del self.complaint[:-LONGEST_COMPLAINT]
 
     def kill(self) -> None:
-        """SIGKILL to it and to all that it started: it leads a process group of its own."""
+        """SIGKILL to it and to all that it started: it leads a process group of its own.
+
+        Not when all of that is over: the number of the group may be another's by now.
+        """
+        if self.silent and self.process.returncode is not None:
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 

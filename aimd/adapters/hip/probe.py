@@ -1,4 +1,8 @@
-"""ports.MemoryProbe by a helper process: which devices it may see, how long it may take, when it may not be there."""
+"""ports.MemoryProbe by a helper process: which devices it may see, how long it may take, when it may not be there.
+
+In a pid namespace of its own the daemon cannot tell its helper in the driver's list: then it is a holder like any
+other, and a switch waits for the driver to release it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,6 @@ from aimd.domain.probe import ProbeReport, ProbeState
 from aimd.errors import AimdError
 from aimd.ports import Sysfs
 
-RELEASE_SECONDS = 5.0  # that the driver may take to release a dead helper
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.001, 0.02
 
 
@@ -30,11 +33,13 @@ class ProbeSettings:
         library: file of libamdhip64; None for what the loader finds.
         deadline_seconds: of one helper; the first use of HIP takes long on a node with many partitions.
         environment: further variables of the helper's.
+        release_seconds: that the driver may take to release a dead helper.
     """
 
     library: str | None = None
     deadline_seconds: float = 30.0
     environment: Mapping[str, str] | None = None
+    release_seconds: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ class HipProbe:
 
     async def _helped(self, gpu: str, target: _Target) -> ProbeReport:
         """Start a helper, wait for its answer, the deadline or a hold, and see it out of the driver."""
+        before = await asyncio.to_thread(self._clients)
         if self._stop.is_set():
             return _broken_off(gpu)
         settings = self._settings
@@ -142,7 +148,10 @@ class HipProbe:
             )
         except OSError as error:
             return ProbeReport(gpu, ProbeState.FAILED, f"the helper could not be started: {error.strerror or error}")
-        self._pids.add(running.pid)
+        # The driver lists pids of the first namespace. A number that it has before it is the helper's is another's.
+        told_apart = str(running.pid) not in before
+        if told_apart:
+            self._pids.add(running.pid)
         answered = asyncio.ensure_future(running.answered())
         stopped = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({answered, stopped}, timeout=settings.deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -151,7 +160,7 @@ class HipProbe:
         answered.cancel()
         stopped.cancel()
         await asyncio.gather(answered, stopped, return_exceptions=True)
-        if not (dead and await self._released(running.pid)):
+        if told_apart and not (dead and await self._released(running.pid)):
             self._outlived.add(running.pid)
         self._pids.discard(running.pid)
         if broken_off:
@@ -165,7 +174,7 @@ class HipProbe:
 
     async def _released(self, pid: int) -> bool:
         """Wait until the driver has released the dead process; False when the time is over."""
-        deadline, pause = time.monotonic() + RELEASE_SECONDS, FIRST_PAUSE_SECONDS
+        deadline, pause = time.monotonic() + self._settings.release_seconds, FIRST_PAUSE_SECONDS
         while await asyncio.to_thread(self._listed, pid):
             if time.monotonic() > deadline:
                 return False
@@ -174,10 +183,14 @@ class HipProbe:
         return True
 
     def _listed(self, pid: int) -> bool:
+        return str(pid) in self._clients()
+
+    def _clients(self) -> frozenset[str]:
+        """Blocks. No driver, no clients; a list that cannot be read tells nothing, and the switch looks again."""
         try:
-            return str(pid) in self._sysfs.listdir(self._layout.processes)
+            return frozenset(self._sysfs.listdir(self._layout.processes))
         except OSError:
-            return False  # no driver, no clients; a list that cannot be read tells nothing, and the write asks again
+            return frozenset()
 
     async def _still_there(self) -> bool:
         for pid in tuple(self._outlived):
