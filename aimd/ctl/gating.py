@@ -52,7 +52,7 @@ def _seconds(name: str, default: float, meaning: str) -> Callable[[Command], Com
 @click.option(
     "--highest",
     type=click.Choice(["high", "medium", "low"]),
-    help="The best class that X-Aim-Class may ask for here; else what aimd allows this process.",
+    help="The best class that X-Aim-Class may ask for here; else what aimd allows this process: to an operator's, all.",
 )
 @click.option(
     "--free",

@@ -84,6 +84,18 @@ def test_client_that_sends_nothing_more(dispatcher):
     played(story)
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHos", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_client_that_does_not_ask_is_let_go(dispatcher, sent):
+    """Nothing sent, a part of a head, and nothing after an answer."""
+
+    async def story():
+        async with scene(dispatcher, idle_seconds=0.3) as s:
+            answer = await s.raw(sent)
+            assert bool(answer) == sent.endswith(b"\r\n\r\n")
+
+    played(story)
+
+
 def test_client_that_takes_nothing_more(dispatcher):
     async def story():
         async with scene(dispatcher, client_seconds=0.3) as s:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.gate.dispatcher import Dispatcher
@@ -69,7 +69,16 @@ async def story(dispatcher, crowd, away, policy):
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[
+        Phase.explicit,
+        Phase.reuse,
+        Phase.generate,
+    ],  # no shrinking: a history that fails waits for what never comes
+)
 @given(st.lists(requests, min_size=1, max_size=12), outages, st.booleans())
 def test_nothing_is_held_at_the_end(crowd, away, policy):
     with tempfile.TemporaryDirectory(prefix="aimd-") as folder, Dispatcher(Path(folder)) as dispatcher:

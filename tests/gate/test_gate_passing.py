@@ -77,8 +77,13 @@ def test_request_ids_are_kept_or_made(dispatcher):
             _, headers, _ = await s.told("/")
             assert headers["X-Request-Id"] == s.upstream.requests[1][2]["X-Request-Id"] != "abc-1"
             assert len(headers["X-Request-Id"]) == 32
+            for strange in ("with spaces", "x" * 129):
+                _, headers, _ = await s.told("/", headers={"X-Request-Id": strange})
+                assert headers["X-Request-Id"] == s.upstream.requests[-1][2]["X-Request-Id"] != strange
+            assert headers["Server"].startswith("Python")  # the model server's own
             _, headers, problem = await s.told("/", headers={"X-Aim-Class": "best", "X-Request-Id": "of-a-refusal"})
             assert headers["X-Request-Id"] == problem["request_id"] == "of-a-refusal"
+            assert headers["Server"] == "aimd-gate"
 
     played(story)
 

@@ -69,6 +69,7 @@ def to_client(fields: CIMultiDictProxy[str], *, number: str, waited: float) -> C
     """The fields with which a response goes back; Server-Timing tells how long the request waited for its lease."""
     result = _end_to_end(fields)
     result.setdefault(REQUEST_ID, number)
+    result.setdefault("Server", VIA)  # else aiohttp names itself and Python, with versions
     result.add("Server-Timing", f"aim-wait;dur={waited * 1e3:.3f}")
     return result
 

@@ -90,7 +90,7 @@ class Gate:
             body=answers.body_of(error, model=self._means.settings.model, number=number),
             status=error.status,
             content_type=answers.PROBLEM_TYPE,
-            headers={fields.REQUEST_ID: number, **answers.fields_of(error)},
+            headers={fields.REQUEST_ID: number, "Server": fields.VIA, **answers.fields_of(error)},
         )
         if error.close:
             response.force_close()
