@@ -7,7 +7,9 @@ entry that left names nothing. Items lie in a Python list at their slot's number
 to the garbage collector. See native/DESIGN.md.
 """
 
+cimport cython
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_SET_ITEM
+from cpython.long cimport PyLong_CheckExact
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -17,6 +19,9 @@ from libc.string cimport memcpy
 from types import GenericAlias
 
 include "heapkey.pxi"
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
 
 cdef enum:
     FIRST_CAPACITY = 60             # nodes; with the three unused in front 64 of them, 2 KiB
@@ -37,6 +42,17 @@ cdef inline int64_t int64_of(object value) except? -1:
 
 
 cdef inline int64_t as_int64(object value, str name) except? -1:
+    """The usual int without a `try`, which would save and restore the exception that is being handled."""
+    cdef int overflow = 0
+    cdef int64_t number
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if not overflow:
+            return number
+    return unusual_int64(value, name)
+
+
+cdef int64_t unusual_int64(object value, str name) except? -1:
     try:
         return int64_of(value)
     except OverflowError:
@@ -44,6 +60,16 @@ cdef inline int64_t as_int64(object value, str name) except? -1:
             f"{name} {value} does not fit a signed 64-bit integer: expected -2**63 to 2**63 - 1") from None
     except TypeError:
         raise TypeError(f"{name} is of type {type(value).__name__}: expected an int") from None
+
+
+cdef int64_t unusual_handle(object handle) except? -1:
+    """Of a subclass of int and the like; -1, which names nothing, for what is too large."""
+    try:
+        return int64_of(handle)
+    except OverflowError:
+        return -1
+    except TypeError:
+        raise TypeError(f"handle is of type {type(handle).__name__}: expected what push returned") from None
 
 
 cdef class PriorityQueue:
@@ -178,12 +204,14 @@ cdef class PriorityQueue:
 
     # ------------------------------------------------------------------------------------------- slots
 
+    @cython.final
     cdef int check_items(self) except -1:
         """The garbage collector clears the list of a queue that is part of a dead cycle before its last owner goes."""
         if self.items is None or <uint32_t>PyList_GET_SIZE(self.items) != self.used:
             raise RuntimeError("PriorityQueue was cleared by the garbage collector: expected it to be in use no more")
         return 0
 
+    @cython.final
     cdef int grow(self) except -1:
         cdef uint32_t capacity = FIRST_CAPACITY if self.capacity == 0 else 2 * self.capacity + 3
         cdef Node* heap
@@ -207,6 +235,7 @@ cdef class PriorityQueue:
         self.capacity = capacity
         return 0
 
+    @cython.final
     cdef int64_t take_slot(self) except -1:
         """A slot for a new entry, with room for it in the heap; None stands in its place in the list of items."""
         cdef uint32_t slot = self.free_slot
@@ -222,16 +251,15 @@ cdef class PriorityQueue:
             self.slots[slot].generation = self.first_generation
         return slot
 
+    @cython.final
     cdef inline int64_t find(self, object handle) except? -1:
         """The place in the heap of the entry that `handle` names, or -1."""
+        cdef int overflow = 0
         cdef int64_t value
         cdef uint32_t slot, place
-        try:
-            value = int64_of(handle)
-        except OverflowError:
+        value = PyLong_AsLongLongAndOverflow(handle, &overflow) if PyLong_CheckExact(handle) else unusual_handle(handle)
+        if overflow:
             return -1
-        except TypeError:
-            raise TypeError(f"handle is of type {type(handle).__name__}: expected what push returned") from None
         if value < 0:
             return -1
         slot = <uint32_t>(value & 0xFFFFFFFF)
@@ -242,6 +270,7 @@ cdef class PriorityQueue:
             return -1
         return place
 
+    @cython.final
     cdef object leave(self, uint32_t place):
         """Take out the entry at `place` and return its item; the structure is whole before anything can run."""
         cdef uint32_t slot = self.heap[place].slot
@@ -269,6 +298,7 @@ cdef class PriorityQueue:
 
     # -------------------------------------------------------------------------------------------- heap
 
+    @cython.final
     cdef inline void sift_up(self, uint32_t place, Node node) noexcept nogil:
         cdef uint32_t parent
         while place:
@@ -281,6 +311,7 @@ cdef class PriorityQueue:
         self.heap[place] = node
         self.slots[node.slot].place = place
 
+    @cython.final
     cdef void sift_down(self, uint32_t place, Node node) noexcept nogil:
         """The hole at `place` moves to the bottom by the least child, then `node` rises from there.
 
