@@ -256,6 +256,43 @@ def test_unix_sockets_on_both_sides(dispatcher, tmp_path):
     played(story)
 
 
+def test_class_of_the_field_decides_who_goes_next(make_dispatcher):
+    async def story(dispatcher):
+        async with scene(dispatcher) as s:
+            holding = asyncio.create_task(s.told("/hold"))
+            await until(lambda: s.upstream.inside == 1)
+            waiting = []
+            for number, klass in enumerate(["low", "low", "medium", "high"]):
+                waiting.append(asyncio.create_task(s.told(f"/{klass}/{number}", headers={"X-Aim-Class": klass})))
+                await until(lambda number=number: dispatcher.waiting() == number + 1)
+            s.upstream.go.set()
+            await asyncio.gather(holding, *waiting)
+            assert [path for _, path, _ in s.upstream.requests] == ["/hold", "/high/3", "/medium/2", "/low/0", "/low/1"]
+
+    played(story, make_dispatcher(slots=1))
+
+
+def test_earliest_deadline_goes_first(make_dispatcher):
+    async def story(dispatcher):
+        async with scene(dispatcher) as s:
+            holding = asyncio.create_task(s.told("/hold"))
+            await until(lambda: s.upstream.inside == 1)
+            fields = [
+                {"X-Aim-Timeout": "30"},
+                {"X-Aim-Complete-Within": "40", "X-Aim-Est-Service": "20"},
+                {"X-Aim-Complete-By": str(time.time() + 10)},
+            ]
+            waiting = []
+            for number, headers in enumerate(fields):
+                waiting.append(asyncio.create_task(s.told(f"/{number}", headers=headers)))
+                await until(lambda number=number: dispatcher.waiting() == number + 1)
+            s.upstream.go.set()
+            await asyncio.gather(holding, *waiting)
+            assert [path for _, path, _ in s.upstream.requests] == ["/hold", "/2", "/1", "/0"]
+
+    played(story, make_dispatcher(slots=1))
+
+
 def test_cookies_and_redirects_are_the_clients_own(dispatcher):
     async def story():
         async with scene(dispatcher) as s:
