@@ -330,9 +330,9 @@ cdef void node_turn(Node* node) noexcept nogil:
 def bench_snapshot(partitions, models, rounds, blocks=4):
     """How long a snapshot in steps keeps others out of the core, everything in use and dispatching going on between.
 
-    Nanoseconds by the wall, in a dict. `begin`, `step`, `call`: the longest begin, step, and request with release between
-    two steps (which copies what it is the first to write to), when for each step the least of the rounds is taken:
-    what the work itself takes at most. `step_99`, `step_99_99`, `step_most`: quantiles and maximum of all steps;
+    Nanoseconds by the wall, in a dict. `begin`, `step`, `call`: the longest begin, step, and request with release
+    between two steps (which copies what it is the first to write to), when for each step the least of the rounds is
+    taken: what the work itself takes at most. `step_99`, `step_99_99`, `step_most`: quantiles and maximum of all steps;
     `idle_most`: the longest of as many steps that do nothing, which is the machine's part of `step_most`. `first_most`:
     the longest of the first round, in which the copy's pages are new. `steps`: their number in one snapshot.
     """
@@ -377,7 +377,8 @@ def bench_snapshot(partitions, models, rounds, blocks=4):
         core_free(node.core)
     every = sorted([time for one in steps for time in one])
     return {
-        "begin": begin, "step": max([min(times) for times in zip(*steps)]), "call": max([min(times) for times in zip(*calls)]),
+        "begin": begin, "step": max([min(times) for times in zip(*steps)]),
+        "call": max([min(times) for times in zip(*calls)]),
         "step_99": every[len(every) * 99 // 100], "step_99_99": every[len(every) * 9999 // 10000],
         "step_most": every[len(every) - 1], "idle_most": idle, "first_most": max(steps[0]), "steps": len(steps[0])}
 

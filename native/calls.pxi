@@ -17,8 +17,8 @@ cdef inline void request_prefetch(const Core* core, const Request* entry) noexce
 
 
 cdef void expire(Core* core, uint32_t first) noexcept nogil:
-    """End the requests that are due, a list by `timer.next`. As request_end does, but what is found out anew of a lane or
-    a model is so once and not for each, and memory is asked for some requests ahead.
+    """End the requests that are due, a list by `timer.next`. As request_end does, but what is found out anew of a lane
+    or a model is so once and not for each, and memory is asked for some requests ahead.
     """
     cdef uint32_t index = first
     cdef uint32_t ahead = first

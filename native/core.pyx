@@ -202,8 +202,9 @@ cdef class RawCore:
         cdef int64_t last = whole("start_by", start_by, -NEVER - 1, NEVER)
         cdef bint hurry = flag_of("no_wait", no_wait)
         self.enter()
-        return self.told(core_acquire(self.core, at, <uint32_t>peer, number, <uint32_t>place, <uint32_t>what, level, last,
-                                      WOULD_BLOCK if hurry else 0), at, peer, number)
+        return self.told(
+            core_acquire(self.core, at, <uint32_t>peer, number, <uint32_t>place, <uint32_t>what, level, last,
+                         WOULD_BLOCK if hurry else 0), at, peer, number)
 
     def release(self, now, connection, lease, ok=True):
         cdef int64_t at = instant_of(now)
