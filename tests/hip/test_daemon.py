@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from aimd.sim.client import SimClient
 from tests.e2e.programs import Daemon
+from tests.hip.simulated import client
 
 
 @pytest.fixture
@@ -123,9 +125,24 @@ def test_no_thread_of_the_daemon_opens_the_library_or_a_gpu(stubs, home: Path) -
 
 def test_a_daemon_that_is_killed_leaves_no_helper(stubs, start) -> None:
     daemon = start(stubs.build("STUB_FAULT=FAULT_HANG"))
-    [helper] = eventually(lambda: helpers(daemon))
+    with SimClient(daemon.environment["AIMD_SIM_SOCKET"]) as node:
+        [helper] = eventually(lambda: [client["pid"] for client in node.status()["clients"]])  # it hangs inside HIP now
     daemon.stop(signal.SIGKILL)
     eventually(lambda: helpers_gone({helper}), 5)
+
+
+def test_an_operator_is_told_who_is_in_the_way_and_the_switch_waits_for_it(stubs, start) -> None:
+    library = stubs.build()
+    daemon = start(library)
+    eventually(lambda: "gpu1: memory by HIP is read" in daemon.log)
+    with client(library, Path(daemon.environment["AIMD_SIM_SOCKET"]), f"0:{1 << 30}") as process:
+        planned = daemon.aimctl("plan", "set-mode", "gpu0", "CPX")
+        assert f" {process.pid} " in planned.stdout.replace("\n", " \n "), planned.stdout
+        refused = daemon.aimctl("set-mode", "gpu0", "CPX", "--wait", "0.3")
+        assert refused.returncode != 0
+        assert f"pid {process.pid}" in refused.stdout + refused.stderr
+    done = daemon.aimctl("set-mode", "gpu0", "CPX", "--wait", "10")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
