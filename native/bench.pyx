@@ -183,20 +183,20 @@ def bench_cycle(n, waiting, models=MODELS, bint mixed=False, rounds=1):
     cdef uint32_t queued = within("waiting", waiting, 0, MOST_WAITING)
     cdef uint32_t each = within("models", models, 1, MOST_MODELS)
     cdef uint32_t count = within("rounds", rounds, 1, MOST_ROUNDS)
-    cdef uint32_t _turn, _
+    cdef uint32_t turn, _
     cdef int64_t begin
     cdef int64_t* times = times_new(count)
     try:
         bench_begin(&bench, queued, each, mixed)
         with nogil:
             bench_fill(&bench, queued)
-            for _turn in range(count):
+            for turn in range(count):
                 begin = clock_ns()
                 for _ in range(turns):
                     bench_turn(&bench, queued == 0)
-                times[_turn] = clock_ns() - begin
+                times[turn] = clock_ns() - begin
         core_free(bench.core)
-        found = sorted([<double>times[_turn] / <double>turns for _turn in range(count)])
+        found = sorted([<double>times[turn] / <double>turns for turn in range(count)])
         return found[count // 2]
     finally:
         free(times)
@@ -391,7 +391,7 @@ def bench_sketch(n, rounds=101):
     cdef int64_t* times = <int64_t*>calloc(count, sizeof(int64_t))
     cdef uint64_t* cells = <uint64_t*>calloc(SKETCH_USED, sizeof(uint64_t))
     cdef uint64_t random = 88172645463325252
-    cdef uint32_t number, _turn
+    cdef uint32_t number, turn
     cdef int64_t begin
     try:
         if values == NULL or times == NULL or cells == NULL:
@@ -399,12 +399,12 @@ def bench_sketch(n, rounds=101):
         with nogil:
             for number in range(size):
                 values[number] = next_random(&random) >> (19 + next_random(&random) % 34)
-            for _turn in range(count):
+            for turn in range(count):
                 begin = clock_ns()
                 for number in range(size):
                     cells[sketch_cell(values[number])] += 1
-                times[_turn] = clock_ns() - begin
-        found = sorted([<double>times[_turn] / <double>size for _turn in range(count)])
+                times[turn] = clock_ns() - begin
+        found = sorted([<double>times[turn] / <double>size for turn in range(count)])
         return found[count // 2]
     finally:
         free(values)
