@@ -182,7 +182,7 @@ def draw(alone, without, gated):
         axes.step([1e3 * latency for latency in ordered], shares, where="post", label=name)
     axes.axvline(1e3 * OBJECTIVE * alone.quantile(0.5), color="grey", linestyle=":", label="objective")
     axes.set(xscale="log", xlabel="latency of HIGH, ms", ylabel="% of its requests", ylim=(0, 101))
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=4)
     figure.savefig(FIGURE, dpi=120)
 
 
