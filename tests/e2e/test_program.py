@@ -388,9 +388,10 @@ def test_a_node_without_the_driver_is_served_all_the_same(home: Path) -> None:
         assert (node["ready"], node["gpu_count"]) == (False, 0)
         assert node["warnings"][0].startswith(f"{home}/sys/class/kfd/kfd/topology cannot be read (No such file or")
         assert "driver is not loaded" in node["warnings"][0]
-        write(home / "sys", below("class/kfd/kfd/topology", mi308x_topology()))
-        wait_until(lambda: daemon.get("node")["partition_count"] == 8)  # files are written one after the other
-        assert daemon.get("node")["ready"]
+        write(home / "later", below("class/kfd/kfd/topology", mi308x_topology()))
+        (home / "later/class").rename(home / "sys/class")  # at once, as a driver that is looked at after its load
+        wait_until(lambda: daemon.get("node")["ready"])
+        assert daemon.get("node")["partition_count"] == 8
     finally:
         process.terminate()
         _, told = process.communicate(timeout=SECONDS)
