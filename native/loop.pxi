@@ -4,6 +4,11 @@ cdef enum:
     ACCEPTS = 64                    # at once
     SWEEP = 1000000000              # ns between two looks at peers that do not read
     LATER = 100000000               # ns until connections are accepted again when descriptors were short
+    TICK_NS = 1000000               # how exactly the thread is woken
+    SECOND_NS = 1000000000
+
+cdef extern from *:
+    const int64_t NEVER_AGAIN "INT64_MAX"
 
 
 # Cuts pieces from a mapping; without one it only counts.
@@ -73,6 +78,8 @@ cdef Server* server_new(Bounds bounds, uint64_t generation, int listener, int le
     if server == NULL:
         return NULL
     server.epoll = server.mail_fd = server.done_fd = server.question_fd = server.spare_fd = -1
+    server.timer_fd = -1
+    server.wakes_at = NEVER_AGAIN
     server.listener = listener
     server.instance = instance
     server.jitter = instance | 1
@@ -89,6 +96,7 @@ cdef Server* server_new(Bounds bounds, uint64_t generation, int listener, int le
     server.epoll = epoll_create1(EPOLL_CLOEXEC)
     server.mail_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
     server.done_fd = eventfd(0, EFD_CLOEXEC)
+    server.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
     server.question_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
     server.spare_fd = eventfd(0, EFD_CLOEXEC)
     if server.memory == MAP_FAILED:
@@ -97,6 +105,7 @@ cdef Server* server_new(Bounds bounds, uint64_t generation, int listener, int le
         server.mirror_file = NULL
     if (server.memory == NULL or server.mirror_file == NULL or server.epoll < 0 or server.mail_fd < 0
             or server.done_fd < 0 or server.question_fd < 0 or server.spare_fd < 0
+            or server.timer_fd < 0 or not watch_fd(server, server.timer_fd, TIMER)
             or not watch_fd(server, server.mail_fd, MAILBOX)):
         server_free(server)
         return NULL
@@ -142,6 +151,7 @@ cdef void server_free(Server* server) noexcept nogil:
     close_if(server.done_fd)
     close_if(server.question_fd)
     close_if(server.spare_fd)
+    close_if(server.timer_fd)
     core_free(server.core)
     free(server)
     set_errno(why)
@@ -179,7 +189,7 @@ cdef void accept_some(Server* server, int64_t now) noexcept nogil:
         return
 
 
-cdef void flush_all(Server* server, int64_t now) noexcept nogil:
+cdef void flush_all(Server* server) noexcept nogil:
     """Send what there is to send, close what is to be closed, until nothing follows from it."""
     cdef uint32_t number
     cdef Peer* peer
@@ -193,7 +203,7 @@ cdef void flush_all(Server* server, int64_t now) noexcept nogil:
             server.closed = number
             continue
         if not peer.failed:
-            peer_flush(server, number, now)
+            peer_flush(server, number)
         if peer.failed or peer.state == ENDING:
             peer_close(server, number)
     while server.closed != NONE:
@@ -215,21 +225,45 @@ cdef void sweep(Server* server, int64_t now) noexcept nogil:
             fault(server, number, TOO_SLOW, b"the client does not read: its connection is given up")
 
 
-cdef int wait_ms(Server* server, int64_t now) noexcept nogil:
-    """How long epoll may sleep: rounded up, so that what is due is due when it wakes."""
+cdef inline void wake_at_next(Server* server) noexcept nogil:
+    """See to it that the timer wakes epoll when the next thing is due, up to a tick later; it may wake it earlier.
+
+    What is due sooner than the timer wakes is rare, since requests and leases come with about the same waits in order:
+    it is set again when it has woken, or for something that is due earlier, and not once per turn.
+    """
     cdef int64_t due = core_next(server.core)
-    if server.freezing != NULL:
-        return 0
+    cdef itimerspec until
     if not server.listening:
         due = min(due, server.accept_at)
     if server.stuck:
         due = min(due, server.swept_at + SWEEP)
-    if due <= now:
-        return 0
-    return <int>min((due - now - 1) // 1000000 + 1, 60000)
+    if due >= server.wakes_at:
+        return
+    server.wakes_at = due
+    due = (max(due, 1) - 1) // TICK_NS + 1      # in ticks, rounded up
+    until.it_interval.tv_sec = until.it_interval.tv_nsec = 0
+    until.it_value.tv_sec = due // (SECOND_NS // TICK_NS)
+    until.it_value.tv_nsec = due % (SECOND_NS // TICK_NS) * TICK_NS
+    timerfd_settime(server.timer_fd, TFD_TIMER_ABSTIME, &until, NULL)
 
 
-cdef void look(Server* server, const epoll_event* event, int64_t now) noexcept nogil:
+cdef void on_time(Server* server) noexcept nogil:
+    """The timer has woken the thread: do what is due by now."""
+    cdef int64_t now = clock_now()
+    cdef uint64_t ignored
+    read_file(server.timer_fd, &ignored, 8)
+    server.wakes_at = NEVER_AGAIN
+    if core_next(server.core) <= now:
+        server.asker = NONE
+        core_advance(server.core, now)
+        tell(server)
+    if not server.listening and now >= server.accept_at:
+        listen_again(server, now)
+    if server.stuck and now - server.swept_at >= SWEEP:
+        sweep(server, now)
+
+
+cdef void look(Server* server, const epoll_event* event) noexcept nogil:
     cdef uint64_t ignored
     cdef int tag = <int>(event.data.u64 >> 32)
     cdef uint32_t number = <uint32_t>event.data.u64
@@ -247,7 +281,9 @@ cdef void look(Server* server, const epoll_event* event, int64_t now) noexcept n
         if server.callers[number].used and readable(server.callers[number].pidfd):
             caller_gone(server, number)
     elif tag == LISTENER:
-        accept_some(server, now)
+        accept_some(server, clock_now())
+    elif tag == TIMER:
+        on_time(server)
     else:
         read_file(server.mail_fd, &ignored, 8)
         mail_open(server)
@@ -257,30 +293,20 @@ cdef int serve(Server* server) noexcept nogil:
     """Until STOP; 0, or errno of epoll."""
     cdef epoll_event events[SPREAD]
     cdef int count, number
-    cdef int64_t now
     cdef int failure = 0
     no_signals()
     server.running = True
     listen_again(server, clock_now())
     store(&server.serving, 1)
     while server.running:
-        count = epoll_wait(server.epoll, events, SPREAD, wait_ms(server, clock_now()))
+        wake_at_next(server)
+        count = epoll_wait(server.epoll, events, SPREAD, -1 if server.freezing == NULL else 0)
         if count < 0 and errno != EINTR:
             failure = errno
             break
-        now = clock_now()
         for number in range(count):
-            look(server, &events[number], now)
-        now = clock_now()
-        if core_next(server.core) <= now:
-            server.asker = NONE
-            core_advance(server.core, now)
-            tell(server)
-        if not server.listening and now >= server.accept_at:
-            listen_again(server, now)
-        if server.stuck and now - server.swept_at >= SWEEP:
-            sweep(server, now)
-        flush_all(server, now)
+            look(server, &events[number])
+        flush_all(server)
         if server.freezing != NULL:
             freeze_some(server)
     mail_finish(server)

@@ -131,7 +131,7 @@ cdef void watch(Server* server, uint32_t number) noexcept nogil:
     epoll_ctl(server.epoll, EPOLL_CTL_MOD, peer.fd, &wanted)
 
 
-cdef void peer_flush(Server* server, uint32_t number, int64_t now) noexcept nogil:
+cdef void peer_flush(Server* server, uint32_t number) noexcept nogil:
     """Write what can be written; mark the peer as failed when its socket is broken."""
     cdef Peer* peer = &server.peers[number]
     cdef iovec parts[64]
@@ -178,7 +178,7 @@ cdef void peer_flush(Server* server, uint32_t number, int64_t now) noexcept nogi
     if peer.first == NONE:
         peer.stuck_since = 0
     elif not stuck:
-        peer.stuck_since = now
+        peer.stuck_since = clock_now()
     server.stuck += (peer.stuck_since != 0) - <int>stuck
     peer.paused = unsent(peer) > PAUSE_BYTES
     if <bint>peer.paused != paused or (peer.stuck_since != 0) != stuck:

@@ -23,6 +23,7 @@ cdef enum Tag:                      # kind of descriptor, in the upper half of w
     MAILBOX = 1
     PEER = 2
     CALLER = 3
+    TIMER = 4
 
 cdef struct Handle:
     uint32_t number
@@ -141,6 +142,8 @@ cdef struct Server:
     int mail_fd
     int done_fd
     int question_fd
+    int timer_fd
+    int64_t wakes_at                # what is due then has the timer set; the thread is woken up to a tick later
     int spare_fd                    # given up for a moment when descriptors are short
     char* mirror_file               # as mapped
     Mirrored* mirror                # its lines

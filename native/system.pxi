@@ -14,6 +14,7 @@ cdef extern from *:
     #include <sys/eventfd.h>
     #include <sys/socket.h>
     #include <sys/syscall.h>
+    #include <sys/timerfd.h>
     #include <sys/uio.h>
     #include <unistd.h>
     #ifndef SO_PEERPIDFD
@@ -67,6 +68,15 @@ cdef extern from *:
     const int EFD_CLOEXEC
     const int EFD_NONBLOCK
     int eventfd(unsigned int value, int flags) noexcept nogil
+
+    struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    const int TFD_CLOEXEC
+    const int TFD_NONBLOCK
+    const int TFD_TIMER_ABSTIME
+    int timerfd_create(int clock, int flags) noexcept nogil
+    int timerfd_settime(int fd, int flags, const itimerspec* value, itimerspec* earlier) noexcept nogil
 
     const int SOL_SOCKET
     const int SO_PEERCRED

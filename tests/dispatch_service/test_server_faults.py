@@ -30,6 +30,8 @@ ANSWERS = {
     "the predecessor's answers": ("mail.pxi", "peer.generation != verdict.generation or peer.state", "peer.state"),
     "answers are counted twice": ("mail.pxi", " or peer.asking == 0:", ":"),
     "what is cancelled stays charged": ("telling.pxi", "    server.users[peer.user].waiting += waiting - peer.counted\n", "    server.users[peer.user].waiting += max(waiting, peer.counted) - peer.counted\n"),
+    "woken once and never again": ("loop.pxi", "    server.wakes_at = NEVER_AGAIN\n    if core_next", "    if core_next"),
+    "not woken for what is due earlier": ("loop.pxi", "    if due >= server.wakes_at:", "    if server.wakes_at != NEVER_AGAIN:"),
     "expired ones stay charged": ("telling.pxi", "    put(server, number, &frame, sizeof(Ended))\n    recount(server, number)\n", "    put(server, number, &frame, sizeof(Ended))\n"),
 }  # fmt: skip
 
