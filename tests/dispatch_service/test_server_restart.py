@@ -387,7 +387,7 @@ def test_without_descriptors_it_is_not_set_up_and_nothing_is_closed(folder, make
     failed = puppet.do("failed")
     assert len(failed) >= 5
     assert set(failed) == {24}
-    assert puppet.do("after - used") == 6  # what a server has: epoll, a timer, three for mail and questions, a spare one
+    assert puppet.do("after - used") == 6  # epoll, a timer, three for mail and questions, a spare one
     assert puppet.do("1") == 1
 
 
