@@ -15,6 +15,7 @@ from aimd.ctl.completing import wishes as completed_wishes
 from aimd.ctl.fields import flag, items
 from aimd.ctl.following import display_for, result_lines
 from aimd.ctl.output import refusal_lines
+from aimd.ctl.seconds import Seconds
 from aimd.ctl.session import Session, output_option, segment, show
 from aimd.errors import UnreachableError
 
@@ -23,7 +24,7 @@ wishes_argument = click.argument(
 )
 wait_option = click.option(
     "--wait",
-    type=click.FloatRange(0, 86400),
+    type=Seconds(),
     metavar="SECONDS",
     help="How long each step may wait for the GPU's users to leave.",
 )

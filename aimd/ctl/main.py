@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from aimd.ctl import exits
+from aimd.ctl.seconds import Seconds
 from aimd.ctl.session import Session, report
 from aimd.errors import AimdError
 from aimd.exits import Exit
@@ -86,7 +87,7 @@ def _discard_output() -> None:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(above_zero=True),
     default=30,
     show_default=True,
     metavar="SECONDS",
