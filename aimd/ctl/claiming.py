@@ -14,10 +14,11 @@ from aimd.ctl import exits
 from aimd.ctl.awaiting import settled, waits
 from aimd.ctl.client import ApiClient
 from aimd.ctl.columns import gigabytes
-from aimd.ctl.completing import claim_names
+from aimd.ctl.completing import claim_names, compute_modes, memory_modes, partition_names
 from aimd.ctl.environment import variables
 from aimd.ctl.fields import items, number, required, text
 from aimd.ctl.output import render
+from aimd.ctl.seconds import Seconds
 from aimd.ctl.session import Command, each_of, output_option, segment
 from aimd.domain.memory import parse_gb
 from aimd.domain.ranges import ranges
@@ -61,10 +62,31 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.option("--limit", type=int, metavar="N", help="Dispatch slots that it gets at most, per replica."),
     click.option("--weight", type=int, metavar="N", help="Its share of what others leave, 1 to 1000."),
     click.option("--replicas", type=int, metavar="N", help="How many places it gets."),
-    click.option("--compute", "compute_mode", metavar="MODE", help="Compute mode that the GPU must have: SPX ... CPX."),
-    click.option("--memory-mode", metavar="MODE", help="Memory mode that the GPU must have: NPS1 ..."),
-    click.option("--partition", metavar="P", help="Only place: an index (3) or one partition (gpu3/5)."),
-    click.option("--preferred", metavar="P", help="The place to take if it has room; written as for --partition."),
+    click.option(
+        "--compute",
+        "compute_mode",
+        metavar="MODE",
+        shell_complete=compute_modes,
+        help="Compute mode that the GPU must have: SPX ... CPX.",
+    ),
+    click.option(
+        "--memory-mode",
+        metavar="MODE",
+        shell_complete=memory_modes,
+        help="Memory mode that the GPU must have: NPS1 ...",
+    ),
+    click.option(
+        "--partition",
+        metavar="P",
+        shell_complete=partition_names,
+        help="Only place: an index (3) or one partition (gpu3/5).",
+    ),
+    click.option(
+        "--preferred",
+        metavar="P",
+        shell_complete=partition_names,
+        help="The place to take if it has room; written as for --partition.",
+    ),
     click.option("--slo-latency", type=above_zero, metavar="S", help="Latency that requests should keep, in seconds."),
     click.option(
         "--slo-objective", type=above_zero, metavar="R", help="Ratio of requests that should keep it, as 0.99."
@@ -86,7 +108,7 @@ def claim_options(command: Command) -> Command:
 @claim_options
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     metavar="SECONDS",
     help="How long to wait for a mode change that makes room; the claim is kept. Else to the change's end.",
 )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from aimd.ctl.fields import UNKNOWN, flag, item, items, number, required, text, texts
 from aimd.ctl.tables import aligned, duration, mode, moment, size
+from aimd.domain.memory import UNITS_PER_GB, gb_text
 from aimd.domain.ranges import ranges
 
 Object = Mapping[str, Any]
@@ -66,7 +67,7 @@ def gigabytes(key: str) -> Callable[[Object], str]:
 
     def cell(each: Object) -> str:
         amount = number(each, key)
-        return UNKNOWN if amount is None else f"{amount:g} GB"
+        return UNKNOWN if amount is None else f"{gb_text(round(amount * UNITS_PER_GB))} GB"
 
     return cell
 

@@ -45,6 +45,21 @@ def claim_names(context: click.Context, _parameter: click.Parameter, incomplete:
     return _known(context, incomplete, lambda client: _names(client, "claims"))
 
 
+def partition_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the partitions that there are now."""
+    return _known(context, incomplete, lambda client: _names(client, "partitions"))
+
+
+def compute_modes(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Compute modes that a GPU of the node offers."""
+    return _known(context, incomplete.upper(), lambda client: _offered(client, "available_compute_modes"))
+
+
+def memory_modes(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Memory modes that a GPU of the node offers."""
+    return _known(context, incomplete.upper(), lambda client: _offered(client, "available_memory_modes"))
+
+
 def wishes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """GPU, MODE, GPU, MODE, ...: the modes are those that the GPU before offers."""
     typed: tuple[str, ...] = context.params.get("wishes") or ()
@@ -82,6 +97,11 @@ def completion(context: click.Context, shell: str) -> None:
 
 def _names(client: ApiClient, kind: str) -> list[str]:
     return [text(each, "name") for each in items(client.get(f"/v1/{kind}"), kind)]
+
+
+def _offered(client: ApiClient, key: str) -> list[str]:
+    """The modes of all GPUs, each once."""
+    return list(dict.fromkeys(mode for gpu in items(client.get("/v1/gpus"), "gpus") for mode in texts(gpu, key)))
 
 
 def _pairs(compute: str, memory_modes: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from aimd.ctl.completing import object_names
 from aimd.ctl.describe import describe as described
 from aimd.ctl.fields import items, number, required, text
 from aimd.ctl.session import Session, output_option, segment, show
-from aimd.ctl.watching import watch_events, watch_objects
+from aimd.ctl.watching import events_about, watch_events, watch_objects
 from aimd.errors import AimdError, InvalidInputError
 
 SINGULARS = {
@@ -42,7 +42,7 @@ def get(session: Session, what: str, name: str | None, *, watch: bool, fmt: str)
     """List objects, or show the one called NAME.
 
     NAME is gpu0 or a PCI address, gpu0/3 for a partition (gpu0 for all of a GPU's), the name of a claim, model or plan,
-    llama/0 for an assignment (llama for all of a claim's), or the subject of events.
+    llama/0 for an assignment (llama for all of a claim's), or what events are about (llama, gpu0, set-mode-1).
     """
     kind = {singular: kind for kind, singular in SINGULARS.items()}.get(what, what)
     client = session.client
@@ -59,10 +59,9 @@ def get(session: Session, what: str, name: str | None, *, watch: bool, fmt: str)
 def listing(client: ApiClient, kind: str, name: str | None) -> tuple[str, dict[str, Any]]:
     """The kind of the answer (as `render` knows it) and the answer."""
     if kind == "events":
+        about = events_about(client, name)
         answer = past_events(client, 0)
-        if name is not None:
-            answer["events"] = [event for event in answer["events"] if text(event, "subject") == name]
-        return kind, answer
+        return kind, answer | {"events": [event for event in answer["events"] if about(event)]}
     if name is None:
         return kind, client.get(f"/v1/{kind}")
     if kind == "partitions" and "/" not in name:

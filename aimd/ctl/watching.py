@@ -10,7 +10,7 @@ import click
 
 from aimd.ctl.client import ApiClient
 from aimd.ctl.columns import EVENTS, Column
-from aimd.ctl.fields import item, text
+from aimd.ctl.fields import item, items, text
 from aimd.ctl.output import KINDS, render
 from aimd.ctl.session import segment
 from aimd.errors import UnreachableError
@@ -56,9 +56,18 @@ class StreamTable:
 
 def watch_events(client: ApiClient, since: int, subject: str | None, fmt: str) -> NoReturn:
     """Print the events after `since`, of all subjects or one, as they happen; raises UnreachableError at the end."""
-    stream = client.stream(f"/v1/events?since={since}&watch=1")
-    chosen = (event for event in stream if subject is None or text(event, "subject") == subject)
+    about = events_about(client, subject)
+    chosen = (event for event in client.stream(f"/v1/events?since={since}&watch=1") if about(event))
     _print(chosen, "event", EVENTS, fmt)
+
+
+def events_about(client: ApiClient, subject: str | None) -> Selection:
+    """Which events NAME means: those of a GPU tell its PCI address, whatever it is called here. Raises like get."""
+    if subject is None:
+        return lambda _: True
+    gpus = items(client.get("/v1/gpus"), "gpus")
+    names = {subject, *(text(gpu, "pci_address") for gpu in gpus if text(gpu, "name") == subject)}
+    return lambda event: text(event, "subject") in names
 
 
 def watch_objects(client: ApiClient, kind: str, name: str | None, fmt: str) -> NoReturn:

@@ -380,7 +380,7 @@ def events() -> list[EventMessage]:
             sequence=1, at=1700000000.0, kind="daemon_started", subject="node", message="3 GPUs, 4 partitions"
         ),
         EventMessage(
-            sequence=2, at=1700000001.5, kind="switch_committed", subject="gpu1", message="SPX/NPS1 -> DPX/NPS1"
+            sequence=2, at=1700000001.5, kind="mode_changed", subject="0000:26:00.0", message="SPX/NPS1 to DPX/NPS1"
         ),
         EventMessage(sequence=5, at=1700000002.0, kind="driver_reloaded", subject="node", message="rescanned"),
     ]

@@ -239,6 +239,8 @@ def test_refused(aimctl, world: World) -> None:
         "--memory 1 --qos urgent",
         "--memory 1 --replicas two",
         "--memory 1 --timeout -1",
+        "--memory 1 --timeout nan",
+        "--memory 1 --timeout inf",
         "--memory 1 --slo-latency nan",
         "--memory 1 --slo-throughput inf",
         "--memory 1 --slo-objective x",

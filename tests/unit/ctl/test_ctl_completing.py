@@ -70,6 +70,10 @@ def test_commands(completed) -> None:
         (("set-mode", "gpu0", "dpx/"), ["DPX/NPS1", "DPX/NPS4"]),
         (("plan", "set-mode", "gpu0", "CPX/NPS1", "gpu2"), ["gpu2"]),
         (("plan", "set-mode", "gpu2", ""), []),
+        (("claim", "new", "--partition", "gpu0/"), ["gpu0/0", "gpu0/1"]),
+        (("claim", "new", "--preferred", "gpu1"), ["gpu1/0"]),
+        (("claim", "new", "--compute", "d"), ["DPX"]),
+        (("claim", "new", "--memory-mode", ""), ["NPS1", "NPS4"]),
         (("completion", ""), ["bash", "zsh", "fish"]),
     ],
 )

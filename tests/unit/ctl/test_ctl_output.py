@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import yaml
 
+from aimd.ctl.columns import gigabytes
 from aimd.ctl.describe import describe
 from aimd.ctl.output import FORMATS, KINDS, render
 from aimd.ctl.tables import duration, size
@@ -70,10 +71,10 @@ set-mode-1   failed                gpu1=DPX/NPS1   0/2     2023-11-14T22:13:20Z
 set-mode-1   waiting_for_clients   gpu1=DPX/NPS1   0/1     2023-11-14T22:13:20Z
 """,
     "events": """\
-TIME                   SUBJECT   KIND               MESSAGE
-2023-11-14T22:13:20Z   node      daemon_started     3 GPUs, 4 partitions
-2023-11-14T22:13:21Z   gpu1      switch_committed   SPX/NPS1 -> DPX/NPS1
-2023-11-14T22:13:22Z   node      driver_reloaded    rescanned
+TIME                   SUBJECT        KIND              MESSAGE
+2023-11-14T22:13:20Z   node           daemon_started    3 GPUs, 4 partitions
+2023-11-14T22:13:21Z   0000:26:00.0   mode_changed      SPX/NPS1 to DPX/NPS1
+2023-11-14T22:13:22Z   node           driver_reloaded   rescanned
 """,
     "node": """\
 READY   GPUS   PARTITIONS   BUSY-RULE   SIMULATED   VERSION   UPTIME
@@ -445,3 +446,11 @@ def test_an_orphan_is_not_told_to_run() -> None:
         "  7     python a.py   running\n"
         "  8     python b.py   orphan since 2023-11-14T22:13:20Z\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("amount", "cell"),
+    [(24.0, "24 GB"), (1.5, "1.5 GB"), (1 / 1024, "0.001 GB"), (24 + 1 / 1024, "24.001 GB"), (1048576.0, "1048576 GB")],
+)
+def test_amounts_of_memory_are_written_as_the_daemon_writes_them(amount, cell) -> None:
+    assert gigabytes("memory_gb")({"memory_gb": amount}) == cell

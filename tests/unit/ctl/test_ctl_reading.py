@@ -35,6 +35,9 @@ from tests.unit.ctl import samples
         (("assignment", "llama/1"), ["llama/1"]),
         (("events",), ["1", "2", "5"]),
         (("events", "node"), ["1", "5"]),
+        (("events", "gpu1"), ["2"]),
+        (("events", "0000:26:00.0"), ["2"]),
+        (("events", "gpu7"), []),
         (("node",), ["node"]),
     ],
 )
@@ -126,6 +129,10 @@ def test_what_is_not_there_is_6(aimctl, arguments) -> None:
         ("get", "gpus", ""),
         ("get", "gpus", "-o", "xml"),
         ("--timeout", "0", "get", "gpus"),
+        ("--timeout", "nan", "get", "gpus"),
+        ("--timeout", "inf", "get", "gpus"),
+        ("--timeout", "1e300", "get", "gpus"),
+        ("set-mode", "gpu0", "CPX", "--wait", "nan"),
         ("events", "--since", "-1"),
     ],
 )
@@ -161,9 +168,13 @@ def test_events_since(aimctl) -> None:
     assert aimctl("events", "--since", "1", "-o", "name").stdout == "2\n5\n"
 
 
+def test_watched_events_of_a_gpu(aimctl) -> None:
+    assert aimctl("get", "events", "gpu1", "--watch", "-o", "name").stdout == "2\n"
+
+
 EVENT_LINES = """\
 TIME                   SUBJECT        KIND                       MESSAGE
-2023-11-14T22:13:21Z   gpu1           switch_committed           SPX/NPS1 -> DPX/NPS1
+2023-11-14T22:13:21Z   0000:26:00.0   mode_changed               SPX/NPS1 to DPX/NPS1
 2023-11-14T22:13:22Z   node           driver_reloaded            rescanned
 """
 
