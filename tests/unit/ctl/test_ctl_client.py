@@ -64,6 +64,7 @@ def test_a_full_backlog_is_waited_for(crowded: socket.socket, socket_path: Path)
         for _ in range(3):
             accepted, _address = crowded.accept()
         with accepted:
+            accepted.recv(65536)  # a socket that is closed with something unread resets the connection
             accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
     server = threading.Thread(target=serve)
