@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from aimd.domain.claim import Claim
+from aimd.domain.claim import Claim, ClaimState
 from aimd.domain.event import Event
+from aimd.domain.gpu import Holder
 from aimd.domain.modes import PartitionMode
 from aimd.domain.switch import ModeChange
 
@@ -51,6 +53,23 @@ class HolderRecord:
     def place(self) -> tuple[str | None, int | None, int | None]:
         """PCI address, partition index and mode epoch; None of each for a record of before they were kept."""
         return self.gpu, self.index, self.mode_epoch
+
+
+def holders_on(gpu: str, holders: Iterable[HolderRecord], claims: Collection[Claim]) -> tuple[Holder, ...]:
+    """Living processes that joined a claim on the GPU, wherever the claim is now.
+
+    For those of an older ledger the claim's place counts. A claim for which a GPU is switched has nobody there yet: its
+    own old processes would be waited for in vain.
+    """
+    awaited = {claim.name for claim in claims if claim.state is ClaimState.SWITCHING}
+    places = {(a.claim, a.replica) for claim in claims for a in claim.assignments if a.gpu == gpu}
+    return tuple(
+        Holder(holder.pid, holder.command, frozenset({gpu}))
+        for holder in holders
+        if holder.ended_at is None
+        and (holder.released_at is not None or holder.claim not in awaited)
+        and (holder.gpu == gpu if holder.gpu is not None else (holder.claim, holder.replica) in places)
+    )
 
 
 @dataclass(frozen=True, slots=True)

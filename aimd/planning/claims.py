@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from aimd.domain.claim import Assignment, Claim, ClaimSpec, ClaimState
 from aimd.domain.gpu import Holder
-from aimd.domain.ledger import HolderRecord
+from aimd.domain.ledger import HolderRecord, holders_on
 from aimd.domain.memory import nominal_units
 from aimd.domain.modes import PartitionMode
 from aimd.domain.plan import Blocker, Plan, Reason, Refusal, StepKind
@@ -60,20 +60,8 @@ class ClaimDesk:
         return [claim for claim in self.claims.values() if any(a.gpu in gpus for a in claim.assignments)]
 
     def holders_on(self, gpu: str) -> tuple[Holder, ...]:
-        """Living processes that joined a claim on the GPU, wherever the claim is now.
-
-        For those of an older ledger the claim's place counts. A claim for which a GPU is switched has nobody there yet:
-        its own old processes would be waited for in vain.
-        """
-        awaited = {claim.name for claim in self.claims.values() if claim.state is ClaimState.SWITCHING}
-        places = {(a.claim, a.replica) for a in self.assignments if a.gpu == gpu}
-        return tuple(
-            Holder(holder.pid, holder.command, frozenset({gpu}))
-            for holder in self.holders.values()
-            if holder.ended_at is None
-            and (holder.released_at is not None or holder.claim not in awaited)
-            and (holder.gpu == gpu if holder.gpu is not None else (holder.claim, holder.replica) in places)
-        )
+        """Living processes that joined a claim on the GPU: a drain waits for them."""
+        return holders_on(gpu, self.holders.values(), self.claims.values())
 
     def considered(self, planned: Plan, *, drain: bool) -> Plan:
         """The plan with what claims have to say: without `drain` GPUs with assignments are refused.

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from aimd.domain.event import Event
 from aimd.domain.gpu import BusyRule, Holder
+from aimd.domain.ledger import holders_on
 from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.domain.plan import Blocker, Plan, Refusal, Step
 from aimd.domain.switch import ModeChange, Switch, SwitchState
@@ -104,17 +105,18 @@ def change_message(change: ModeChange, snapshot: NodeSnapshot, now: float) -> ms
 
 
 def _in_the_way(change: ModeChange, snapshot: NodeSnapshot) -> list[Blocker]:
-    """Who keeps the current switch from going on."""
+    """Who keeps the current switch from going on: KFD clients, and while it waits for them the claims' processes, too."""
     index = change.current
     if index is None or change.switches[index].state not in (SwitchState.WAITING, SwitchState.SWITCHING):
         return []
     gpu = change.switches[index].step.gpu
     node_wide = snapshot.busy_rule is BusyRule.NODE_WIDE
-    return [
-        Blocker(holder, gpu, node_wide=gpu not in holder.gpus)
-        for holder in snapshot.holders
-        if gpu in holder.gpus or node_wide
-    ]
+    found = [holder for holder in snapshot.holders if gpu in holder.gpus or node_wide]
+    if change.switches[index].state is SwitchState.WAITING:
+        clients = {holder.pid for holder in found}
+        joined = holders_on(gpu, snapshot.claim_holders, snapshot.claims)
+        found += [holder for holder in joined if holder.pid not in clients]
+    return [Blocker(holder, gpu, node_wide=gpu not in holder.gpus) for holder in found]
 
 
 def event_message(event: Event) -> msg.EventMessage:

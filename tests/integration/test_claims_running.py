@@ -21,6 +21,7 @@ from aimd.domain.plan import PlanRefusedError, Reason
 from aimd.domain.switch import SwitchState
 from aimd.errors import ConflictError, NotFoundError
 from aimd.planning.policy import Policy
+from aimd.protocol.convert import change_message
 from aimd.sim.node import SimulatedNode
 from tests.fakes.claims import broken_promises, places, spec
 from tests.fakes.node import ADDRESSES, RunningNode, fast_state, running_node
@@ -242,7 +243,10 @@ def test_a_drain_waits_for_processes_and_never_signals_them(children: Children) 
             await node.loop.submit("patient", wish, wait_seconds=10, uid=0, drain=True)
             await asyncio.to_thread(end, first)
             await asyncio.sleep(0.3)
-            assert node.snapshot.change("patient").state is SwitchState.WAITING
+            waiting = node.snapshot.change("patient")
+            assert waiting.state is SwitchState.WAITING
+            (blocker,) = change_message(waiting, node.snapshot, time.monotonic()).blockers
+            assert (blocker.pid, blocker.gpu, blocker.node_wide) == (second.pid, ADDRESSES[0], False)
             await asyncio.to_thread(end, second)
             assert (await node.ended("patient")).state is SwitchState.COMMITTED
             await node.until(at_rest)
