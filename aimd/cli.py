@@ -5,9 +5,10 @@ drive a simulated node.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import faulthandler
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,30 @@ def run(
     sysfs_root: str | None,
 ) -> None:
     """Run the daemon until SIGTERM."""
-    from aimd.daemon.wiring import run as run_daemon  # noqa: PLC0415 - the other commands start faster without it
+    from aimd.daemon.supervision import Supervision  # noqa: PLC0415 - the other commands start faster without it
+    from aimd.daemon.wiring import run as run_daemon  # noqa: PLC0415
 
     node = _simulated(simulate, profile, sysfs_root)
     config = read_config(config_path) if config_path is not None else Config(layout={})
     if sysfs_root is not None:
         config = _with_root(config, sysfs_root)
-    logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    supervision = Supervision.of(os.environ, os.getpid())
+    _log(config.log_level, in_journal=supervision.journal)
+    faulthandler.enable()  # what the threads did when the watchdog's SIGABRT came
     paths = daemon_directories(os.environ, os.getuid(), runtime_dir=runtime_dir, state_dir=state_dir)
-    asyncio.run(run_daemon(config, paths, node, config_path))
+    asyncio.run(run_daemon(config, paths, node, config_path, supervision))
+
+
+def _log(level: str, *, in_journal: bool) -> None:
+    """Records as fields where standard error is the journal's, as lines elsewhere."""
+    handlers: list[logging.Handler] | None = None
+    if in_journal:
+        from aimd.adapters.journal import JournalHandler  # noqa: PLC0415
+
+        with contextlib.suppress(OSError):
+            handlers = [JournalHandler()]
+    words = "%(message)s" if handlers else "%(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=level.upper(), format=words, handlers=handlers)
 
 
 def _simulated(simulate: str | None, profile: str | None, sysfs_root: str | None) -> tuple[str, str] | None:

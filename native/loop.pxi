@@ -286,6 +286,7 @@ cdef void look(Server* server, const epoll_event* event) noexcept nogil:
         on_time(server)
     else:
         read_file(server.mail_fd, &ignored, 8)
+        store(&server.beats, server.beats + 1)
         mail_open(server)
 
 

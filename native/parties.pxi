@@ -172,6 +172,7 @@ cdef struct Server:
     uint64_t answered               # written by Python
     uint64_t mail                   # a Mail*, or 0
     uint64_t serving
+    uint64_t beats                  # how often the thread has looked into its mailbox
     Mail* freezing
     uint32_t epoch                  # of handles
     bint running

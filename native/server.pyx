@@ -24,7 +24,7 @@ from aimd._native.core cimport (
     Bounds, Cell, Core, Event, Lease, LeaseSpec, ModelSpec, Numbers, PartitionSpec, Set, Table,
     core_acquire, core_adopt, core_advance, core_cancel, core_configure, core_disconnect, core_drain, core_exited,
     core_free, core_new, core_next, core_open, core_release, core_remove, core_renew, core_restore,
-    freeze_begin, freeze_step, latencies_read, snapshot_read,
+    freeze_begin, freeze_step, histograms_read, latencies_read, snapshot_read,
 )
 
 include "bits.pxi"
@@ -88,6 +88,15 @@ cdef class RawServer:
     def serving(self):
         """Whether a thread is in `serve`."""
         return bool(load(&self.server.serving))
+
+    def ask_beat(self):
+        """Wake the dispatch thread, whose turn then counts as a beat; waits for nothing."""
+        ring(self.server.mail_fd)
+
+    @property
+    def beats(self):
+        """Grows as long as the dispatch thread looks into its mailbox when it is asked to."""
+        return load(&self.server.beats)
 
     cdef int post(self, int kind, void* argument, uint32_t number) except -1000:
         """Let the dispatch thread do something and wait for it; by one Python thread at a time."""
@@ -230,6 +239,11 @@ cdef class RawServer:
         """As RawCore._latencies, of one instant; dispatching goes on meanwhile."""
         self.post(FREEZE, NULL, 0)
         return latencies_read(self.server.core)
+
+    def metered(self, bounds):
+        """Snapshot and histograms of one instant (RawCore._snapshot, _histograms); dispatching goes on meanwhile."""
+        self.post(FREEZE, NULL, 0)
+        return snapshot_read(self.server.core), histograms_read(self.server.core, tuple(bounds))
 
     def statistics(self):
         """{name: number} of the socket itself."""

@@ -85,8 +85,12 @@ def dispatch_service(
     boot_id: str,
     operators: Operators,
     snapshot: Callable[[], NodeSnapshot],
+    given: socket.socket | None = None,
 ) -> tuple[DispatchService, socket.socket]:
     """The service, not begun yet, and its listening socket, which is the caller's to close.
+
+    Args:
+        given: a listening socket that is there already; else one is bound in the runtime directory.
 
     Raises:
         ConfigError: a rule names nobody.
@@ -98,7 +102,7 @@ def dispatch_service(
     slots = 1 + max((lease.lease & (1 << SLOT_BITS) - 1 for lease in found), default=0)
     caps = Caps(dispatch.connections_per_user, dispatch.waiting_per_user, dispatch.patience_seconds)
     try:
-        listening = listen(runtime / DISPATCH_SOCKET, BACKLOG)
+        listening = given or listen(runtime / DISPATCH_SOCKET, BACKLOG)
         server = DispatchServer(limits_of(config, slots), listening, runtime / LEASES_FILE, boot_id, caps)
     except (OSError, MemoryError) as error:
         raise UnreachableError(

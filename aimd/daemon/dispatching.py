@@ -96,6 +96,14 @@ class DispatchService:
             generation = (await changed(generation)).generation
             self.apply()
 
+    @property
+    def beats(self) -> float:
+        """Moves when the dispatch thread has turned after `ask_beat`."""
+        return self._server.beats
+
+    def ask_beat(self) -> None:
+        self._server.ask_beat()
+
     def close(self) -> None:
         """End the service; leases stay with their clients."""
         asyncio.get_running_loop().remove_reader(self._server.question_fd)

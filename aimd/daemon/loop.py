@@ -8,8 +8,10 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
+from aimd.adapters.journal import about
 from aimd.daemon.execute import Executor
 from aimd.domain.claim import Claim, ClaimSpec
 from aimd.domain.event import Event as NodeEvent
@@ -55,7 +57,8 @@ class ControlLoop:
         self._executor = executor
         self._ledger = ledger
         self._poll_seconds = poll_seconds
-        self._events: asyncio.Queue[fx.Event] = asyncio.Queue()
+        self._events: asyncio.Queue[fx.Event | None] = asyncio.Queue()  # None: an empty turn
+        self._beat_asked = False
         self._requests = itertools.count(1)
         self._replies: dict[int, asyncio.Future[fx.Answer]] = {}
         self._snapshot = reconciler.snapshot
@@ -157,13 +160,29 @@ class ControlLoop:
         """Hand an event to the loop; from the loop's thread only."""
         self._events.put_nowait(event)
 
+    @property
+    def beats(self) -> float:
+        """Moves when a turn has ended, or a commit was tried anew."""
+        return self.health.turned_at
+
+    def ask_beat(self) -> None:
+        """Have an empty turn after all that waits to be handled, unless one is to come already."""
+        if not self._beat_asked:
+            self._beat_asked = True
+            self._events.put_nowait(None)
+
     async def run(self, started: fx.Started, sources: Sequence[DriverEvents]) -> None:
         """Run until cancelled."""
         self.post(started)
         beside = [asyncio.create_task(self._poll()), *(asyncio.create_task(self._listen(s)) for s in sources)]
         try:
             while True:
-                await self._turn(await self._events.get())
+                event = await self._events.get()
+                if event is not None:
+                    await self._turn(event)
+                else:
+                    self._beat_asked = False
+                    self.health = replace(self.health, turned_at=time.monotonic())
         finally:
             for task in (*beside, *self._tasks):
                 task.cancel()
@@ -209,7 +228,7 @@ class ControlLoop:
         The client whose request it is about is told at once that it is not.
         """
         for event in effect.write.events:
-            log.info("%s %s: %s", event.kind, event.subject, event.message)
+            log.info("%s %s: %s", event.kind, event.subject, event.message, extra=about(event.kind, event.subject))
         while True:
             try:
                 await self._executor.on_ledger(lambda: self._ledger.commit(effect.write))

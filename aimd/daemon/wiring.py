@@ -9,7 +9,6 @@ import logging
 import os
 import pwd
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from aimd.adapters.amdgpu.layout import SYSTEM
 from aimd.adapters.amdgpu.sysfs import OsSysfs
 from aimd.adapters.http.peer import Operators
 from aimd.adapters.http.server import LocalApi, NodeFacts
+from aimd.adapters.journal import about
 from aimd.adapters.ledger import SqliteLedger
 from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, holder_of
 from aimd.config import Config
@@ -30,11 +30,12 @@ from aimd.daemon.loop import ControlLoop
 from aimd.daemon.observing import Observer
 from aimd.daemon.probing import Prober, memory_probe
 from aimd.daemon.reload import policy_of, reloading
+from aimd.daemon.supervision import Supervision
 from aimd.errors import ConfigError, ConflictError, InvalidInputError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.reconcile import Reconciler
 from aimd.ports import DriverEvents, Sysfs
-from aimd.rundirs import API_SOCKET, DISPATCH_SOCKET, RunDirectories
+from aimd.rundirs import API_SOCKET, RunDirectories
 
 log = logging.getLogger("aimd")
 
@@ -129,9 +130,14 @@ def operator_uids(config: Config) -> frozenset[int]:
 
 
 async def run(
-    config: Config, paths: RunDirectories, simulate: tuple[str, str] | None, config_path: Path | None = None
+    config: Config,
+    paths: RunDirectories,
+    simulate: tuple[str, str] | None,
+    config_path: Path | None = None,
+    supervision: Supervision | None = None,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT; `config_path` is what a reload reads. Raises AimdError."""
+    supervision = supervision or Supervision()
     started = time.monotonic()
     operators = Operators(operator_uids(config))
     stop = asyncio.Event()
@@ -141,13 +147,16 @@ async def run(
         async with node(config, paths, simulate) as machine:
             ledger = SqliteLedger(Path(paths.state) / "ledger.db", time.time())
             layout = replace(SYSTEM, root=config.sysfs_root) if machine.simulated is None else SYSTEM
-            service, listening = dispatch_service(config, paths, machine.boot_id, operators, lambda: loop.snapshot)
+            given = supervision.sockets.get("dispatch")
+            service, listening = dispatch_service(
+                config, paths, machine.boot_id, operators, lambda: loop.snapshot, given
+            )
             probe = memory_probe(config, machine.sysfs, paths, simulated=machine.simulated is not None)
             driver = AmdgpuDriver(machine.sysfs, command_of, layout, holder_of)
             executor = Executor(driver, LinuxProcesses(), service, probe)
             generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
             reconciler = Reconciler(policy_of(config), machine.boot_id, generation)
-            reload = reloading(config_path, config, service.reconfigure) if config_path is not None else None
+            reload = supervision.announced(reloading(config_path, config, service.reconfigure)) if config_path else None
             loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload)
             root = config.sysfs_root if machine.simulated is None else None
             observer = Observer(service, lambda: loop.snapshot, generation)
@@ -158,7 +167,7 @@ async def run(
                 first = fx.Started(await executor.on_ledger(ledger.load), config.modes(), config.layout_digest())
                 running = asyncio.create_task(loop.run(first, machine.sources))
                 async with prober.running():
-                    await _serve(loop, api, service, observer, socket, stop, running, machine)
+                    await _serve(loop, api, service, observer, socket, stop, running, machine, supervision)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
@@ -167,8 +176,7 @@ async def run(
                 listening.close()
                 await executor.on_ledger(ledger.close)
                 executor.close()
-                socket.unlink(missing_ok=True)
-                (Path(paths.runtime) / DISPATCH_SOCKET).unlink(missing_ok=True)
+                supervision.remove_sockets(Path(paths.runtime))
 
 
 async def _serve(
@@ -180,6 +188,7 @@ async def _serve(
     stop: asyncio.Event,
     running: asyncio.Task[None],
     machine: Node,
+    supervision: Supervision,
 ) -> None:
     """Open API and dispatch when the node was looked at, say when the inventory is there, and wait for the end."""
     stopping, dead = asyncio.create_task(stop.wait()), asyncio.create_task(service.ended.wait())
@@ -192,14 +201,15 @@ async def _serve(
             if held:
                 log.info("%d lease(s) of processes that go on were taken over", held)
             beside.append(observer.begin())
-            await api.start(socket)
+            await api.start(socket, supervision.sockets.get("api"))
             if not loop.ready.is_set():
                 warnings = "; ".join(loop.snapshot.warnings)
-                log.warning("not ready: %s; API on %s", warnings, socket)
-            await asyncio.wait({ready, stopping, running, dead}, return_when=asyncio.FIRST_COMPLETED)
-        if loop.ready.is_set():
-            sys.stderr.write(_ready_line(loop, machine, socket))
-            await asyncio.wait({stopping, running, dead}, return_when=asyncio.FIRST_COMPLETED)
+                log.warning("not ready: %s; API on %s", warnings, socket, extra=about("not_ready", "node"))
+            async with supervision.watching(loop, service):
+                await asyncio.wait({ready, stopping, running, dead}, return_when=asyncio.FIRST_COMPLETED)
+                if loop.ready.is_set():
+                    supervision.ready(_ready_line(loop, machine, socket), loop.snapshot)
+                    await asyncio.wait({stopping, running, dead}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
         if dead.done():
@@ -216,4 +226,4 @@ def _ready_line(loop: ControlLoop, machine: Node, socket: Path) -> str:
     snapshot = loop.snapshot
     partitions = sum(len(status.gpu.partitions) for status in snapshot.gpus)
     kind = f"simulated node {machine.simulated}" if machine.simulated else "node"
-    return f"aimd is ready: {kind}, {len(snapshot.gpus)} GPUs, {partitions} partitions, API on {socket}\n"
+    return f"aimd is ready: {kind}, {len(snapshot.gpus)} GPUs, {partitions} partitions, API on {socket}"

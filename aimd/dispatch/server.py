@@ -146,6 +146,15 @@ class DispatchServer:
             while not self._raw.serving() and not self._ended.done() and time.monotonic() < until:
                 time.sleep(0.0005)
 
+    def ask_beat(self) -> None:
+        """Ask the thread to turn once, for `beats`; waits for nothing."""
+        self._raw.ask_beat()
+
+    @property
+    def beats(self) -> int:
+        """Grows after `ask_beat` while the thread turns; one that hangs, or has ended, lets it stand still."""
+        return self._raw.beats
+
     def _serve(self) -> None:
         try:
             self._raw.serve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from aimd.adapters.http.admission import Admission
@@ -44,10 +45,14 @@ class LocalApi:
         self._responder = Responder(RouteTable(ROUTES), Api(control, operators, facts, traffic), self._limits)
         self._listener: Listener | None = None
 
-    async def start(self, path: Path) -> None:
-        """Listen on the path; a socket file left by a dead daemon is replaced (the caller holds the daemon's lock)."""
+    async def start(self, path: Path, given: socket.socket | None = None) -> None:
+        """Serve `given`, a listening socket, which is closed at the end; else listen on the path.
+
+        A socket file left there by a dead daemon is replaced (the caller holds the daemon's lock).
+        """
         self._server = server_of(self._responder.respond, self._limits)
-        self._listener = Listener(listen(path, self._limits.backlog), self._limits, self._admission, self._connection)
+        listening = given or listen(path, self._limits.backlog)
+        self._listener = Listener(listening, self._limits, self._admission, self._connection)
         self._listener.start()
 
     async def close(self) -> None:
