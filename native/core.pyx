@@ -27,6 +27,7 @@ include "calls.pxi"
 include "configuration.pxi"
 include "memory.pxi"
 include "reading.pxi"
+include "histograms.pxi"
 include "checks.pxi"
 
 cdef extern from "Python.h":
@@ -346,6 +347,14 @@ cdef class RawCore:
         self.enter()
         try:
             return latencies_read(self.core, False)
+        finally:
+            self.leave()
+
+    def _histograms(self, bounds):
+        """The latencies as of now, counted up to each of the bounds; see native/histograms.pxi."""
+        self.enter()
+        try:
+            return histograms_read(self.core, tuple(bounds), False)
         finally:
             self.leave()
 

@@ -414,12 +414,13 @@ cdef int core_restore(Core* core, int64_t now, const LeaseSpec* specs, uint32_t 
 
 # A snapshot in steps: its instant is that of freeze_begin, and between steps the owner of the core goes on with calls.
 # From when freeze_step has returned False until the next freeze_begin nobody writes to the copy: another thread, which
-# has the GIL, may read it by snapshot_read and latencies_read while the owner is inside the core.
+# has the GIL, may read it by the functions that read while the owner is inside the core.
 cdef void freeze_begin(Core* core) noexcept nogil
 cdef bint freeze_step(Core* core, uint64_t blocks) noexcept nogil           # False when all is copied
 
 cdef object snapshot_read(Core* core, bint frozen=*)    # as tuples: the copy, or (of one's own core) what is now
 cdef object latencies_read(Core* core, bint frozen=*)
+cdef object histograms_read(Core* core, tuple bounds, bint frozen=*)
 cdef object leases_read(Core* core)
 
 cdef class RawCore:

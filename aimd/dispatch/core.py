@@ -58,6 +58,23 @@ class ModelCells:
     total: tuple[dict[int, int], ...]
 
 
+RawHistogram = tuple[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHistograms:
+    """Latencies of a model up to given bounds; tuples are by class.
+
+    Each is None if nothing was counted, else the sum in nanoseconds and how many were of at most each bound, and in all.
+    """
+
+    partition: int
+    model: int
+    queue: tuple[RawHistogram | None, ...]
+    total: tuple[RawHistogram | None, ...]
+    reclaim: RawHistogram | None
+
+
 class NativeSnapshot:
     """Implements `aimd.dispatch.face.SteppedSnapshot`; made by `NativeCore.begin_snapshot`."""
 
@@ -144,6 +161,17 @@ def cells_of(raw: Sequence[tuple[int, int, Sequence[tuple[int, int, dict[int, in
         cells = tuple(cells for _, _, cells in sketches)
         found.append(ModelCells(partition, model, cells[:size], cells[size : 2 * size], cells[2 * size : 3 * size]))
     return tuple(found)
+
+
+def histograms_of(
+    raw: Sequence[tuple[int, int, Sequence[RawHistogram | None]]],
+) -> tuple[ModelHistograms, ...]:
+    """The value of what the compiled core counts up to bounds."""
+    size = len(Class)
+    return tuple(
+        ModelHistograms(partition, model, tuple(each[:size]), tuple(each[size : 2 * size]), each[-1])
+        for partition, model, each in raw
+    )
 
 
 def cell_value(cell: int) -> int:

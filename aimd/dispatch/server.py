@@ -12,13 +12,22 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 from aimd._native.server import RawServer
-from aimd.dispatch.core import ModelCells, ModelLatencies, cells_of, latencies_of, model_numbers, snapshot_of
+from aimd.dispatch.core import (
+    ModelCells,
+    ModelHistograms,
+    ModelLatencies,
+    cells_of,
+    histograms_of,
+    latencies_of,
+    model_numbers,
+    snapshot_of,
+)
 from aimd.dispatch.lease_file import HeldLease, new_lease_file, read_leases
 from aimd.dispatch.policy import check_partition
 from aimd.dispatch.values import SLOT_BITS, CoreSnapshot, Limits, Outcome, PartitionConfig
@@ -274,6 +283,12 @@ class DispatchServer:
         """As `latencies`, for those who keep counts and not sketches: a tenth of the time, and of the memory."""
         with self._lock:
             return cells_of(self._raw.latencies())
+
+    def metered(self, bounds: Sequence[int]) -> tuple[CoreSnapshot, tuple[ModelHistograms, ...]]:
+        """All counters, and the latencies counted up to each of the bounds (ns), of one instant."""
+        with self._lock:
+            counters, histograms = self._raw.metered(bounds)
+        return snapshot_of(counters), histograms_of(histograms)
 
     def statistics(self) -> dict[str, int]:
         """Numbers of the socket: connections, callers, running leases; since the start: accepted, refused, faults, ..."""
