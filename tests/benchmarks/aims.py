@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 Results = dict[str, dict[str, float]]
+MEASURED = "measured"  # a group that holds ratios, medians of many rounds, by what they are of
 Growth = dict[str, dict[str, dict[int, float]]]
 
 
@@ -28,8 +29,9 @@ class Aim:
         except (KeyError, ValueError):  # no such group or peer, none of several
             return f"  {'not measured':14}{self.text}"
         met = value >= self.limit if self.at_least else value <= self.limit
+        digits = 1 if value >= 10 else 2
         sign = ">=" if self.at_least else "<="
-        return f"  {'met' if met else 'MISSED':14}{self.text}: {value:,.1f} {self.unit} (aim {sign} {self.limit:,g})"
+        return f"  {'met' if met else 'MISSED':14}{self.text}: {value:,.{digits}f} {self.unit} (aim {sign} {self.limit:,g})"
 
 
 def of(group: str, peer: str = "aimd") -> Callable[[Results], float]:
@@ -61,6 +63,15 @@ AIMS = (
     Aim("longest step of a snapshot, 64 partitions x 16 models", of("snapshot: longest step"), 5000),
     Aim("1 % of 100k expire, beside a scan in Python", ratio("1% of 100k expire, whole call", "scan in Python"), 1, "times as fast", at_least=True),
     Aim("10 % of 100k expire, beside a scan in Python", ratio("10% of 100k expire, whole call", "scan in Python"), 1, "times as fast", at_least=True),
+    Aim("ACQUIRE to GRANTED, p50, beside a C echo", of(MEASURED, "round trip, p50, beside C epoll echo"), 1.25, "times"),
+    Aim("the same, p99.9, while others hold the GIL", of(MEASURED, "round trip under load, p99.9, beside C epoll echo"), 2, "times"),
+    Aim("freed slot to waiting client, p50", of("freed slot to waiting client, p50"), 15_000),
+    Aim("cycles by messages of a C echo, 16 under way", of(MEASURED, "pipelined, 16 under way: cycles by messages of C epoll echo"), 0.5, "", at_least=True),
+    Aim("cycles by messages of a C echo, 64 under way", of(MEASURED, "pipelined, 64 under way: cycles by messages of C epoll echo"), 0.5, "", at_least=True),
+    Aim("cycles by messages of a C echo, 256 under way", of(MEASURED, "pipelined, 256 under way: cycles by messages of C epoll echo"), 0.5, "", at_least=True),
+    Aim("cycles by messages of a C echo, 16 under way, two processors", of(MEASURED, "pipelined, 16 under way, two processors: cycles by messages of C epoll echo"), 0.5, "", at_least=True),
+    Aim("cycles by messages of a C echo, 64 under way, two processors", of(MEASURED, "pipelined, 64 under way, two processors: cycles by messages of C epoll echo"), 0.5, "", at_least=True),
+    Aim("cycles by messages of a C echo, 256 under way, two processors", of(MEASURED, "pipelined, 256 under way, two processors: cycles by messages of C epoll echo"), 0.5, "", at_least=True),
 )  # fmt: skip
 
 
