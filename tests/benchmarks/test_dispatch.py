@@ -42,7 +42,6 @@ Pair = tuple[Sample, Sample]
 
 @pytest.fixture(scope="module")
 def field(tmp_path_factory: pytest.TempPathFactory, compiled: Any) -> Iterator[Field]:
-    pytest.importorskip("prometheus_client", reason="the load renders a scrape")
     with Field(tmp_path_factory.mktemp("field"), compiled, AVAILABLE) as field:
         yield field
 
@@ -99,6 +98,7 @@ def test_round_trip_while_others_hold_the_gil(benchmark: Any, field: Field, peer
     """
     if peer not in AVAILABLE:
         pytest.skip(f"{NEEDS[peer]} is not installed: pip install 'aimd[bench]'")
+    pytest.importorskip("prometheus_client", reason="it renders the scrape: pip install 'aimd[bench]'")
     rounds, count = LOADED[peer]
     ways = [lambda kind=kind: loaded(field, kind, count) for kind in ("aimd", peer)]
     with field.client_on(ANYWHERE):
