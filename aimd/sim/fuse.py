@@ -64,6 +64,7 @@ class SysfsOperations:
         self._born = time.time_ns()
         self._owner = {"st_uid": os.getuid(), "st_gid": os.getgid()}
         self._open: dict[int, OpenFile] = {}
+        self._given: dict[str, tuple[int, dict[str, int]]] = {}  # by path: the driver's mode, what was made of it
         self._lock = threading.Lock()
         self._next_handle = 1
 
@@ -81,7 +82,31 @@ class SysfsOperations:
             kind = {"st_mode": stat.S_IFLNK | 0o777, "st_nlink": 1, "st_size": len(entry.target)}
         else:
             kind = {"st_mode": stat.S_IFREG | entry.mode, "st_nlink": 1, "st_size": PAGE}
-        return {**kind, **self._owner, **dict.fromkeys(("st_atime", "st_mtime", "st_ctime"), self._born)}
+        times = dict.fromkeys(("st_atime", "st_mtime", "st_ctime"), self._born)
+        return {**kind, **self._owner, **times, **self._changed(self._path(path, handle), kind["st_mode"])}
+
+    def _changed(self, path: str, mode: int) -> dict[str, int]:
+        """Owner and mode that were given to a file, as long as the driver has not changed its mode itself."""
+        before, changed = self._given.get(path, (mode, {}))
+        return changed if before == mode else {}
+
+    def chmod(self, path: str, mode: int) -> int:
+        """As kernfs: it lasts until the file is made anew; here until the driver gives it another mode."""
+        return self._give(path, {"st_mode": mode})
+
+    def chown(self, path: str, uid: int, gid: int) -> int:
+        """A number of -1 leaves owner or group as it is."""
+        wanted = {"st_uid": uid, "st_gid": gid}
+        return self._give(path, {name: number for name, number in wanted.items() if number not in (-1, 0xFFFFFFFF)})
+
+    def _give(self, path: str, changed: dict[str, int]) -> int:
+        relative = self._path(path, None)
+        entry = self._node.entry(relative)
+        if isinstance(entry, (Directory, Link)):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        mode = stat.S_IFREG | entry.mode
+        self._given[relative] = mode, {**self._changed(relative, mode), **changed}
+        return 0
 
     def readdir(self, path: str | None, handle: int) -> list[str]:
         return [".", "..", *self._node.listdir(self._path(path, handle))]
@@ -134,7 +159,7 @@ class SysfsOperations:
     def mknod(self, path: str, *_more: object) -> int:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
 
-    mkdir = unlink = rmdir = symlink = link = rename = chmod = chown = mknod
+    mkdir = unlink = rmdir = symlink = link = rename = mknod
 
     # -- inside ----------------------------------------------------------------------------------------------
 
