@@ -8,7 +8,7 @@ import pytest
 from tests.dispatch.builds import build, copy_sources, run_tests
 
 CORE_TESTS = (
-    "tests/dispatch/test_ranges.py",
+    "tests/dispatch/test_core_ranges.py",
     "tests/dispatch/test_native_reentrancy.py",
     "tests/dispatch/test_native_expiry.py",
     "tests/dispatch/test_native_core.py",
