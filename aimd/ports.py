@@ -98,7 +98,12 @@ class DriverEvents(Protocol):
 
 
 class Dispatch(Protocol):
-    """The service that requests wait at, as a mode switch sees it."""
+    """The service that requests wait at, as the control loop sees it."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What it could not be brought to, a sentence each; empty when all is well."""
+        ...
 
     async def drain(self, gpu: str, until: float) -> tuple[int, ...]:
         """Admit nothing more on the GPU and wait for what waits and runs there, until then (CLOCK_MONOTONIC seconds).
@@ -194,10 +199,12 @@ class Health:
     Attributes:
         turned_at: CLOCK_MONOTONIC seconds when it last ended a turn, or tried a commit anew.
         ledger: why the ledger cannot be written; None when all is well.
+        dispatch: what the dispatch service could not be brought to, a sentence each.
     """
 
     turned_at: float
     ledger: str | None = None
+    dispatch: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

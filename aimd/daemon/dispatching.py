@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from aimd.dispatch.core import ModelCells
+from aimd.dispatch.core import ModelCells, ModelHistograms
 from aimd.dispatch.numbers import NumberBook
 from aimd.dispatch.policy import ModelShares, partition_config
 from aimd.dispatch.server import DispatchServer, Question
 from aimd.dispatch.values import SECOND, Class, CoreSnapshot, ModelConfig, Outcome, PartitionConfig
 from aimd.domain.claim import QosClass
+from aimd.domain.metering import BUCKETS_SECONDS
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.serving import Caller, PartitionKey, Rule, ServedPartition
 from aimd.errors import InvalidInputError
@@ -26,7 +27,9 @@ from aimd.planning.serving import served_partitions
 
 log = logging.getLogger("aimd.dispatch")
 
+LONGEST_LATENCY = 1e9  # seconds; what is beyond is no target
 POLL_SECONDS = 0.01  # between two looks at a partition that is being drained
+_BOUNDS = tuple(round(bound * SECOND) for bound in BUCKETS_SECONDS)
 CLASSES = {QosClass.HIGH: Class.HIGH, QosClass.MEDIUM: Class.MEDIUM, QosClass.LOW: Class.LOW}
 
 # The process of this identity (pid, start time, uid, gid) as it is now; None if it has ended.
@@ -74,8 +77,9 @@ class DispatchService:
         self._identify = identify
         self._closed: set[str] = set()
         self._served: dict[PartitionKey, ServedPartition] = {}
+        self._configured: dict[PartitionKey, ServiceSettings] = {}  # by which settings it is served
         self._generation = -1
-        self._complaint = ""
+        self._problems: tuple[str, ...] = ()
         self.ended = asyncio.Event()  # the dispatch thread is no more
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -84,6 +88,7 @@ class DispatchService:
         """Configure what is there, take over the leases of an earlier daemon and serve; returns how many run on."""
         self.apply()
         running = self._server.restore()
+        self._forget_names()
         loop = asyncio.get_running_loop()
         self._server.start(lambda _: loop.call_soon_threadsafe(self.ended.set))
         loop.add_reader(self._server.question_fd, self.answer)
@@ -115,44 +120,65 @@ class DispatchService:
             self._server.revalidate()
         self._settings = settings
         self._generation = -1
-        served, self._served = self._served, {}
         self.apply()
-        for key in served.keys() - self._served.keys():
-            self._server.remove(self._number(key))
 
     # -- configuration ---------------------------------------------------------------------------------------
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Partitions that could not be brought to what they should be, and why: they go on as they were."""
+        return self._problems
+
     def apply(self) -> None:
-        """Bring the core to what the last snapshot says; what cannot be configured stays as it was, and is said."""
+        """Bring the core to what the last snapshot says; a partition that cannot be brought there holds up no other."""
         snapshot = self._snapshot()
         if snapshot.generation == self._generation or not snapshot.ready:
             return
         wanted = {served.key: served for served in served_partitions(snapshot, self._closed)}
+        problems = self._follow(wanted)
+        for problem in problems:
+            if problem not in self._problems:
+                log.error("%s", problem)
+        self._problems = tuple(problems)
+        if not problems:
+            self._generation = snapshot.generation
+
+    def _follow(self, wanted: dict[PartitionKey, ServedPartition]) -> list[str]:
+        """Do it; gives what could not be done, a sentence each."""
         try:
-            self._book.numbers([_place(key) for key in wanted])
-            self._book.numbers([_model(model.name) for served in wanted.values() for model in served.models])
-            for key in sorted(self._served.keys() - wanted.keys()):
-                self._server.remove(self._number(key))
-                del self._served[key]
-            for key, served in wanted.items():
+            self._book.numbers(_names(wanted.values()))
+        except OSError as error:
+            return [f"the dispatch service cannot keep names, and serves nothing new: {error}"]
+        for key in sorted(self._served.keys() - wanted.keys()):
+            self._server.remove(self._number(key))
+            del self._served[key], self._configured[key]
+        problems = []
+        for key, served in wanted.items():
+            try:
                 self._bring(key, served)
-        except (OSError, ValueError, InvalidInputError) as error:
-            if str(error) != self._complaint:
-                log.error("the dispatch service cannot follow: %s", error)  # noqa: TRY400 - a sentence, no traceback
-            self._complaint = str(error)
-            return
-        self._generation, self._complaint = snapshot.generation, ""
+            except (ValueError, InvalidInputError) as error:
+                problems.append(f"the dispatch service keeps partition {key} as it was: {error}")
+        return problems
 
     def _bring(self, key: PartitionKey, served: ServedPartition) -> None:
-        before = self._served.get(key)
-        if before == served:
+        before, settings = self._served.get(key), self._configured.get(key)
+        if before == served and settings == self._settings:
             return
         number = self._number(key)
-        if before is None or before.models != served.models:
+        if before is None or before.models != served.models or settings != self._settings:
             self._server.configure(number, self._config(served))
         if before is None or before.closed != served.closed:
             self._server.drain(number, draining=served.closed)
-        self._served[key] = served
+        self._served[key], self._configured[key] = served, self._settings
+
+    def _forget_names(self) -> None:
+        """Drop the names of what is gone, as each mode change brings new ones; those of leases that run are kept."""
+        used = {number for lease in self._server.found.leases for number in (lease.partition, lease.model)}
+        running = {name for name in map(self._book.name, used) if name is not None}
+        try:
+            self._book.forget({*running, *_names(self._served.values())})
+        except OSError as error:
+            log.warning("names of the dispatch service could not be tidied up: %s", error)
 
     def _config(self, served: ServedPartition) -> PartitionConfig:
         settings = self._settings
@@ -165,10 +191,10 @@ class DispatchService:
                     queue_cap=settings.model_queue_cap,
                     default_class=CLASSES[model.qos],
                     budget_ns=settings.waits_ns,
-                    latency_target_ns=round((model.latency_seconds or 0) * SECOND),
+                    latency_target_ns=round(min(model.latency_seconds or 0, LONGEST_LATENCY) * SECOND),
                 ),
                 guarantee=model.guarantee,
-                limit=model.limit,
+                limit=None if model.limit is None else min(model.limit, settings.slots),
             )
             for model in served.models
         ]
@@ -198,6 +224,16 @@ class DispatchService:
     def cells(self) -> tuple[ModelCells, ...]:
         """All latencies of the core. Blocks, a twentieth of a second where 64 partitions have four models each."""
         return self._server.cells()
+
+    def metered(self) -> tuple[CoreSnapshot, tuple[ModelHistograms, ...], dict[str, int]]:
+        """Counters, latencies up to each of BUCKETS_SECONDS, and the socket's own numbers. Blocks, some milliseconds."""
+        counters, histograms = self._server.metered(_BOUNDS)
+        return counters, histograms, self._server.statistics()
+
+    @property
+    def queue_cap(self) -> int:
+        """Requests that may wait on a partition."""
+        return self._settings.queue_cap
 
     # -- callers ---------------------------------------------------------------------------------------------
 
@@ -247,6 +283,13 @@ class DispatchService:
         (self._closed.add if closed else self._closed.discard)(gpu)
         self._generation = -1
         self.apply()
+
+
+def _names(partitions: Iterable[ServedPartition]) -> list[str]:
+    """Of the partitions and of the models on them."""
+    found = list(partitions)
+    models = dict.fromkeys(model.name for served in found for model in served.models)
+    return [*(_place(served.key) for served in found), *map(_model, models)]
 
 
 def _place(key: PartitionKey) -> str:

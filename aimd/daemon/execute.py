@@ -40,6 +40,11 @@ class Executor:
         self._driver_threads = ThreadPoolExecutor(4, thread_name_prefix="gpu")
         self._ledger_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
+    @property
+    def dispatch_problems(self) -> tuple[str, ...]:
+        """What the dispatch service could not be brought to."""
+        return self._dispatch.problems
+
     async def on_ledger(self, call: Callable[[], Result]) -> Result:
         """Run a call of the ledger on its thread."""
         return await asyncio.get_running_loop().run_in_executor(self._ledger_thread, call)

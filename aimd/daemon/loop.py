@@ -67,9 +67,13 @@ class ControlLoop:
         self.looked = asyncio.Event()  # the first scan has ended, well or not
         self.ready = asyncio.Event()
         self.failures = 0
-        self.health = Health(time.monotonic())
+        self._health = Health(time.monotonic())
 
     # -- ports.ControlPlane ----------------------------------------------------------------------------------
+
+    @property
+    def health(self) -> Health:
+        return replace(self._health, dispatch=self._executor.dispatch_problems)
 
     @property
     def snapshot(self) -> NodeSnapshot:
@@ -117,7 +121,7 @@ class ControlLoop:
         if self._reload is None:
             raise RefusedError("this daemon was started without a configuration file", code="no_config_file")
         reconfigured, changed, needs_restart = self._reload()
-        problems = self._reconciler.problems(reconfigured)
+        problems = [*self._reconciler.problems(reconfigured), *self._executor.dispatch_problems]
         self.post(reconfigured)
         return Reloaded(changed, needs_restart, problems)
 
@@ -163,7 +167,7 @@ class ControlLoop:
     @property
     def beats(self) -> float:
         """Moves when a turn has ended, or a commit was tried anew."""
-        return self.health.turned_at
+        return self._health.turned_at
 
     def ask_beat(self) -> None:
         """Have an empty turn after all that waits to be handled, unless one is to come already."""
@@ -182,7 +186,7 @@ class ControlLoop:
                     await self._turn(event)
                 else:
                     self._beat_asked = False
-                    self.health = replace(self.health, turned_at=time.monotonic())
+                    self._health = replace(self._health, turned_at=time.monotonic())
         finally:
             for task in (*beside, *self._tasks):
                 task.cancel()
@@ -198,7 +202,7 @@ class ControlLoop:
             log.exception("event %s could not be handled", type(event).__name__)
             words = "the request failed inside aimd; its log has the details"
             self._answer(getattr(event, "request", 0), AimdError(words))
-        self.health = Health(time.monotonic())
+        self._health = Health(time.monotonic())
 
     async def _execute(self, effect: fx.Effect, request: int) -> None:
         if isinstance(effect, fx.Commit):
@@ -234,7 +238,7 @@ class ControlLoop:
                 await self._executor.on_ledger(lambda: self._ledger.commit(effect.write))
             except LedgerError as error:
                 log.error("%s; trying again in %.0f s, nothing is done before", error, COMMIT_RETRY_SECONDS)  # noqa: TRY400
-                self.health = Health(time.monotonic(), error.message)
+                self._health = Health(time.monotonic(), error.message)
                 words = f"the request is not durable yet, it goes on when it can be: {error.message}"
                 self._answer(request, LedgerError(words, hint=error.hint))
                 await asyncio.sleep(COMMIT_RETRY_SECONDS)

@@ -15,6 +15,7 @@ from aimd.protocol.messages import HolderMessage, Message, described
 
 _PLACE = re.compile(r"(?:(.+)/)?([0-9]{1,3})")
 MAX_PARTITION_INDEX, MAX_SLOTS, MAX_WEIGHT, MAX_REPLICAS, MAX_GB = 7, 4096, 1000, 64, 1 << 20
+MAX_SLO = 1e9  # seconds of latency, requests per second: more is a slip of the pen
 PlaceWord = (
     Annotated[int, described(minimum=0, maximum=MAX_PARTITION_INDEX)]
     | Annotated[str, described(examples=["gpu3/5", "0000:65:00.0/5"])]
@@ -26,9 +27,9 @@ Word = TypeVar("Word", bound=Enum)
 class SloMessage(Message, frozen=True):
     """Service level objective: latency in seconds, objective as a ratio, floor in requests per second."""
 
-    latency_seconds: Annotated[float, described(exclusiveMinimum=0)] | None = None
+    latency_seconds: Annotated[float, described(exclusiveMinimum=0, maximum=MAX_SLO)] | None = None
     objective: Annotated[float, described(exclusiveMinimum=0, exclusiveMaximum=1)] | None = None
-    throughput_floor: Annotated[float, described(exclusiveMinimum=0)] | None = None
+    throughput_floor: Annotated[float, described(exclusiveMinimum=0, maximum=MAX_SLO)] | None = None
 
 
 class ClaimRequest(Message, frozen=True):
@@ -193,8 +194,8 @@ def _place(field: str, text: int | str | None, find_gpu: FindGpu) -> PartitionRe
 
 def _slo(slo: SloMessage) -> Slo:
     for field, value in (("latency_seconds", slo.latency_seconds), ("throughput_floor", slo.throughput_floor)):
-        if value is not None and not 0 < value < float("inf"):
-            raise InvalidInputError(f"slo.{field}: {value} is out of range, expected more than 0")
+        if value is not None and not 0 < value <= MAX_SLO:
+            raise InvalidInputError(f"slo.{field}: {value} is out of range, expected more than 0, {MAX_SLO:g} at most")
     if slo.objective is not None and not 0 < slo.objective < 1:
         raise InvalidInputError(f"slo.objective: {slo.objective} is out of range, expected a ratio such as 0.99")
     return Slo(slo.latency_seconds, slo.objective, slo.throughput_floor)

@@ -12,7 +12,7 @@ TESTS = (
     "test_native_expiry.py",
     "test_native_core.py",
     "test_native_reentrancy.py",
-    "test_ranges.py",
+    "test_core_ranges.py",
     "test_native_sketch.py",
     "test_queue_order.py",
     "test_queue_objects.py",

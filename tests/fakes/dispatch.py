@@ -9,6 +9,10 @@ class IdleDispatch:
     def __init__(self) -> None:
         self.drained: set[str] = set()
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return ()
+
     async def drain(self, gpu: str, until: float) -> tuple[int, ...]:
         self.drained.add(gpu)
         return ()

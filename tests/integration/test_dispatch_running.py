@@ -23,6 +23,7 @@ import pytest
 from aimd.dispatch import Client
 from aimd.dispatch.client import DrainingError, LeaseLostError, UnknownModelError
 from tests.e2e.programs import ROOT, Daemon
+from tests.integration.unix_http import ask
 
 SLOTS = 16
 NOBODY = 65534
@@ -207,6 +208,29 @@ def test_another_user_needs_a_rule_and_gets_it_by_a_reload(home: Path) -> None:
             done(daemon.aimctl("reload"))
             client.acquire("llama", timeout=5).release()  # its handle was given under the old rules
         assert asked() == "no no no"
+    finally:
+        daemon.close()
+
+
+def test_a_setting_that_a_partition_cannot_have_is_told_and_leaves_it_as_it_was(home: Path) -> None:
+    config = home / "aimd.toml"
+    config.write_text("")
+    daemon = Daemon(home, "mi300x:1", "--config", str(config))
+    daemon.start()
+    try:
+        claim(daemon, "llama", "--guarantee", "8")
+        config.write_text("[placement]\nslots_per_partition = 4\n")
+        told = daemon.aimctl("reload")
+        assert told.returncode == 0
+        assert "keeps partition 0000:05:00.0/0 as it was: guarantees come to 8 slots" in told.stderr
+        answer = ask(daemon.socket, "/readyz")
+        assert (answer.status, list(answer.json["failing"])) == (503, ["dispatch"])
+        with Client(dispatch(daemon)) as client:
+            for lease in client.acquire_many("llama", SLOTS, timeout=5):
+                lease.release()
+        config.write_text("")
+        done(daemon.aimctl("reload"))
+        assert ask(daemon.socket, "/readyz").status == 200
     finally:
         daemon.close()
 

@@ -51,12 +51,14 @@ async def read_health(api: Api, _call: Call) -> Result:
 
 
 async def read_readiness(api: Api, _call: Call) -> Result:
-    snapshot, ledger = api.snapshot(), api.control.health.ledger
+    snapshot, health = api.snapshot(), api.control.health
     failing = {}
     if not snapshot.ready:
         failing["inventory"] = "; ".join(snapshot.warnings) or "the node was not scanned yet"
-    if ledger is not None:
-        failing["ledger"] = ledger
+    if health.ledger is not None:
+        failing["ledger"] = health.ledger
+    if health.dispatch:
+        failing["dispatch"] = "; ".join(health.dispatch)
     return _health(failing)
 
 
