@@ -228,7 +228,8 @@ class SqliteLedger:
         Raises OSError and sqlite3.Error; then the damaged file is where it was.
         """
         rows = surviving_rows(self._path)
-        words = f"the ledger could not be used ({why}); it was moved to {self._aside.name} and a new one begun"
+        verdict = " ".join(why.split())
+        words = f"the ledger could not be used ({verdict}); it was moved to {self._aside.name} and a new one begun"
         if rows:
             counts = Counter(row.table for row in rows)
             words += " with what it still held: " + ", ".join(f"{counts[table]} {table}" for table in sorted(counts))

@@ -256,6 +256,7 @@ def test_without_one_page(path: Path, page: int) -> None:
     lost = {key for key, value in truth.items() if found.get(key) != value}
     assert lost <= {key for key, ranges in where.items() if any(b < end and begin < e for b, e in ranges)}
     assert notes
+    assert not any("\n" in note for note in notes), "SQLite's verdict has lines"
 
 
 def test_a_large_ledger_without_the_roots_of_its_trees(path: Path) -> None:
