@@ -4,6 +4,7 @@ import ctypes
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,12 @@ UNSHARE = (
 )
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
+
+
+def pytest_configure():
+    """A shell that starts the run in the background has it ignore SIGINT, and so would every program that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def is_root():
