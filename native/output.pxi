@@ -96,6 +96,21 @@ cdef void put(Server* server, uint32_t number, const void* data, uint32_t size) 
         size -= part
 
 
+cdef inline char* put_room(Server* server, uint32_t number, uint32_t size) noexcept nogil:
+    """Append to what the peer is sent in place, where there is a chunk with room for it; NULL: see `put`."""
+    cdef Peer* peer = &server.peers[number]
+    cdef Chunk* chunk
+    if not listens(peer) or peer.last == NONE:
+        return NULL
+    chunk = &server.chunks[peer.last]
+    if chunk.used + size > CHUNK_BYTES:
+        return NULL
+    peer.written += size
+    mark_dirty(server, number)
+    chunk.used += size
+    return chunk.data + chunk.used - size
+
+
 cdef void put_text(Server* server, uint32_t number, void* frame, uint32_t size, const char* text,
                    uint32_t length) noexcept nogil:
     """A frame whose fixed part is followed by a text; its size is set here."""

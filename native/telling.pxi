@@ -34,14 +34,19 @@ cdef inline void tell_granted(Server* server, const Event* event) noexcept nogil
     cdef uint32_t number = server.peer_of[event.connection]
     cdef Peer* peer = &server.peers[number]
     cdef Bond* bond = &server.bonds[slot]
-    cdef Granted frame
+    cdef Granted alone
+    cdef Granted* frame
     mirror_grant(server, slot, event.lease, peer.caller, event.partition, event.model, event.detail, lease.started,
                  lease.deadline)
+    frame = <Granted*>put_room(server, number, sizeof(Granted))
+    if frame == NULL:
+        frame = &alone
     head(&frame.head, sizeof(Granted), GRANTED_FRAME, event.green, event.detail)
     frame.request = event.number
     frame.lease = event.lease
     frame.lease_ns = lease.deadline - lease.started
-    put(server, number, &frame, sizeof(Granted))
+    if frame == &alone:
+        put(server, number, frame, sizeof(Granted))
     bond.peer = number
     bond.generation = peer.generation
     bond.caller = peer.caller

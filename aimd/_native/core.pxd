@@ -71,6 +71,7 @@ cdef enum Outcome:
     PARTITION_GONE = 11
     MODEL_GONE = 12
     UNAUTHORISED = 13
+    MEMORY_OVERRUN = 14
     QUEUE_FULL_UID = 15
     WOULD_BLOCK = 16
 
@@ -239,6 +240,7 @@ cdef struct Model:
     uint8_t used
     uint8_t removed
     uint8_t named               # scratch of configure
+    uint8_t denied              # it holds more memory than it was given: no new lease
 
 cdef struct Partition:
     uint32_t id
@@ -318,6 +320,7 @@ cdef struct Core:
     Event* events
     Request* requests
     uint32_t* late_places       # by request: place in its lane's heap, NONE when in order
+    uint32_t latest             # model that was last asked for
     uint32_t free_request
     uint32_t fresh_requests     # those above were never used
     uint32_t waiting
@@ -364,6 +367,7 @@ cdef struct ModelSpec:
     uint32_t weight
     uint32_t queue_cap
     uint8_t default_class
+    uint8_t denied
     int64_t budget[CLASSES]
     int64_t latency_target
 

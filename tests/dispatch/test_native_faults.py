@@ -70,6 +70,8 @@ FAULTS = {
     "restore although something has run": ("reading.pxi", "if core.begun or core.waiting:", "if core.running or core.waiting:"),
     "the carry of a sum is lost": ("statistics.pxi", "    counters.latency_sum[sketch][1] += counters", "    counters.latency_sum[sketch][1] += 0 * counters"),
     "a finalizer within a call": ("core.pyx", "self.collecting = PyGC_Disable()", "self.collecting = False"),
+    "the model of the last acquire, though there is none": ("calls.pxi", "not core.models[index].used or ", ""),
+    "the model of the last acquire, on whichever partition": ("calls.pxi", " or core.partitions[place].id != partition", ""),
     "a call within a call": ("calls.pxi", "return flag_take(&core.entered)", "return True"),
     "a refused call keeps the core": ("core.pyx", "        if self.collecting:\n            PyGC_Enable()\n        core_leave", "        if self.core.event_count:\n            core_leave"),
     "an argument out of its range": ("core.pyx", "if overflow == 0 and least <= number <= most:", "if overflow == 0:"),
