@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -15,6 +16,7 @@ from aimd.errors import ConfigError, InvalidInputError
 from aimd.mistakes import mistake
 
 _GPU = re.compile(r"default|gpu\d+|[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+METRICS_ADDRESS = "127.0.0.1:9855"
 Typed = TypeVar("Typed", bound=msgspec.Struct)
 Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=86400)]
 Uid = Annotated[int, msgspec.Meta(ge=0)]
@@ -95,6 +97,29 @@ class Dispatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow: list[Allow] = []
 
 
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[metrics]: the page for Prometheus; on metrics.sock it is served in any case.
+
+    Attributes:
+        listen: IP address and port for TCP, or "off". The default address is given up, with a warning, if it is taken.
+    """
+
+    listen: str = METRICS_ADDRESS
+
+    def address(self) -> tuple[str, int] | None:
+        """IP address and port, None for off; raises ValueError for anything else."""
+        if self.listen == "off":
+            return None
+        host, _, port = self.listen.rpartition(":")
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        version = 6 if bare != host else 4
+        if ipaddress.ip_address(bare).version != version or not (
+            port.isascii() and port.isdigit() and int(port) < 65536
+        ):
+            raise ValueError(self.listen)
+        return bare, int(port)
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -119,6 +144,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     switching: Switching = Switching()
     placement: Placement = Placement()
     dispatch: Dispatch = Dispatch()
+    metrics: Metrics = Metrics()
     layout: dict[str, str] = {}
 
     def modes(self) -> dict[str, PartitionMode]:
@@ -161,6 +187,13 @@ def parse_config(text: str, name: str) -> Config:
             f"{name}: hip_library is {config.hip_library!r}, expected the absolute path of a file",
             hint="leave it away to have the loader look for libamdhip64",
         )
+    try:
+        config.metrics.address()
+    except ValueError as error:
+        raise ConfigError(
+            f'{name}: metrics.listen is {config.metrics.listen!r}, expected an IP address and a port, or "off"',
+            hint=f'for example "{METRICS_ADDRESS}" or "[::1]:9855"',
+        ) from error
     for number, rule in enumerate(config.dispatch.allow):
         if rule.user is None and rule.group is None and rule.pod is None:
             raise ConfigError(

@@ -10,6 +10,7 @@ from aimd.domain.claim import Claim, ClaimSpec
 from aimd.domain.event import Event
 from aimd.domain.gpu import Holder, Observed
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
+from aimd.domain.metering import Telemetry
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.plan import Plan
@@ -308,4 +309,63 @@ class ControlPlane(Protocol):
 
     async def changed(self, generation: int, timeout: float) -> NodeSnapshot:
         """The first snapshot newer than `generation`, or the present one when the timeout (seconds) has passed."""
+        ...
+
+
+class Meters(Protocol):
+    """Counts what happens on the control path; for any thread. Seconds are durations."""
+
+    def operation(self, operation: str, outcome: str) -> None:
+        """An operation that ended: assign, release, plan, switch, drain."""
+        ...
+
+    def mode_changed(
+        self, gpu: str, before: PartitionMode, after: PartitionMode, result: str, seconds: float | None
+    ) -> None:
+        """A step of a mode change that ended, of one GPU (PCI address); without seconds it never began."""
+        ...
+
+    def decided(self, seconds: float) -> None:
+        """The control path has handled an event."""
+        ...
+
+    def committed(self, seconds: float, *, ok: bool) -> None: ...
+
+    def recovered(self, kind: str) -> None:
+        """The ledger has had to repair itself; kind of the event that tells it."""
+        ...
+
+    def reloaded(self, *, ok: bool) -> None: ...
+
+    def lagged(self, seconds: float) -> None:
+        """The event loop came too late."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsPage:
+    """A page as it is sent; `content_encoding` is gzip or None."""
+
+    body: bytes
+    content_type: str
+    content_encoding: str | None = None
+
+
+class MetricsPages(Protocol):
+    """Pages of metrics."""
+
+    async def page(self, accept: str, accept_encoding: str) -> MetricsPage:
+        """The page as of now, in a form that these fields of a request allow."""
+        ...
+
+
+class TelemetrySource(Protocol):
+    """What the hardware measures of the partitions."""
+
+    def read(self, snapshot: NodeSnapshot) -> Telemetry:
+        """Read it; blocks. What the driver cannot tell is absent.
+
+        Raises:
+            DriverError: nothing could be read.
+        """
         ...

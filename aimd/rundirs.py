@@ -13,6 +13,7 @@ from aimd.errors import InvalidInputError
 
 API_SOCKET = "aimd.sock"
 DISPATCH_SOCKET = "dispatch.sock"
+METRICS_SOCKET = "metrics.sock"
 _ROOT_RUNTIME = "/run/aimd"
 _ROOT_STATE = "/var/lib/aimd"
 

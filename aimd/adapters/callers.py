@@ -29,6 +29,19 @@ def caller_of(pid: int, start_time: int, uid: int, gid: int, operators: Operator
     return Caller(pid, uid, gid, pod, operators.include(peer), frozenset(holders))
 
 
+def pod_of(pid: int, start_time: int) -> str | None:
+    """UID of the pod that the process of this identity runs in; None outside of pods, or if it has ended.
+
+    Raises:
+        OSError: the process cannot be looked at.
+    """
+    pod = peer_by_pid(pid, 0).pod
+    try:
+        return pod if start_time_of(pid) == start_time else None
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def _uid_of(pid: int) -> int | None:
     try:
         return Path(f"/proc/{pid}").stat().st_uid

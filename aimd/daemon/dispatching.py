@@ -217,6 +217,10 @@ class DispatchService:
             for model in served.models
         }
 
+    def partitions(self) -> dict[int, PartitionKey]:
+        """The partitions that are served, by their numbers in the core."""
+        return {self._number(key): key for key in self._served}
+
     def counters(self) -> CoreSnapshot:
         """All counters of the core. Blocks, a millisecond: not in the loop."""
         return self._server.snapshot()

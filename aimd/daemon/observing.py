@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from aimd.daemon.dispatching import CLASSES, DispatchService
+from aimd.daemon.totals import AcquireTotals
 from aimd.dispatch.core import ModelCells, cell_value
 from aimd.dispatch.values import SECOND, CoreSnapshot, End, ModelSnapshot, Outcome
 from aimd.domain.claim import Claim, QosClass
@@ -41,9 +42,17 @@ class Observer:
         service: begun.
         snapshot: the node as published last.
         first_number: of boards; above those of an earlier daemon.
+        totals: are told of every sample, too.
     """
 
-    def __init__(self, service: DispatchService, snapshot: Callable[[], NodeSnapshot], first_number: int) -> None:
+    def __init__(
+        self,
+        service: DispatchService,
+        snapshot: Callable[[], NodeSnapshot],
+        first_number: int,
+        totals: AcquireTotals | None = None,
+    ) -> None:
+        self._totals = totals or AcquireTotals()
         self._service = service
         self._snapshot = snapshot
         self._history = TrafficHistory(lru_cache(None)(lambda cell: cell_value(cell) / SECOND), first_number)
@@ -91,6 +100,8 @@ class Observer:
 
     def _read(self, served: Served, claims: Iterable[Claim]) -> TrafficBoard:
         counters = self._service.counters()
+        names = {numbers: name for numbers, (_, name) in served.items()}
+        self._totals.read(counters, names, ((claim.name, claim.created_at) for claim in claims))
         counted = [
             (partition.partition, model.model, model.outcomes, model.ends)
             for partition in counters.partitions

@@ -25,6 +25,7 @@ NEEDS_RESTART = frozenset(
         "memory_probe",
         "hip_library",
         "probe_seconds",
+        "metrics",
         "dispatch.connections",
         "dispatch.connections_per_user",
         "dispatch.waiting_per_connection",

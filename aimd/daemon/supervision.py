@@ -21,7 +21,7 @@ from aimd.errors import AimdError
 from aimd.exits import told
 from aimd.planning import effects as fx
 from aimd.ports import Reloaded
-from aimd.rundirs import API_SOCKET, DISPATCH_SOCKET
+from aimd.rundirs import API_SOCKET, DISPATCH_SOCKET, METRICS_SOCKET
 
 log = logging.getLogger("aimd")
 
@@ -29,7 +29,7 @@ FOLLOW_SECONDS = 60.0
 # A node without a driver is shown as that by a daemon that runs, not by a unit that is starting for ever.
 PATIENCE_SECONDS = 10.0
 _NOT_READY = about("not_ready", "node")
-SOCKET_FILES = {"api": API_SOCKET, "dispatch": DISPATCH_SOCKET}
+SOCKET_FILES = {"api": API_SOCKET, "dispatch": DISPATCH_SOCKET, "metrics": METRICS_SOCKET}
 
 
 @dataclass(frozen=True, slots=True)

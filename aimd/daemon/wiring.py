@@ -15,26 +15,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aimd.adapters.amdgpu.driver import AmdgpuDriver
-from aimd.adapters.amdgpu.layout import SYSTEM
+from aimd.adapters.amdgpu.layout import SYSTEM, SysfsLayout
 from aimd.adapters.amdgpu.sysfs import OsSysfs
 from aimd.adapters.http.peer import Operators
 from aimd.adapters.http.server import LocalApi, NodeFacts
 from aimd.adapters.journal import about
 from aimd.adapters.ledger import SqliteLedger
+from aimd.adapters.metrics.instruments import Instruments
 from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, holder_of
 from aimd.config import Config
+from aimd.daemon.counting import CountedControl, CountedLedger, TimedReconciler, counted_reload
 from aimd.daemon.dispatch_setup import dispatch_service
 from aimd.daemon.dispatching import DispatchService
 from aimd.daemon.execute import Executor
-from aimd.daemon.loop import ControlLoop
+from aimd.daemon.loop import ControlLoop, Reload
+from aimd.daemon.metering import DispatchMeter
+from aimd.daemon.metrics import Sources, metrics_served
 from aimd.daemon.observing import Observer
 from aimd.daemon.probing import Prober, memory_probe
 from aimd.daemon.reload import policy_of, reloading
 from aimd.daemon.supervision import Supervision
+from aimd.daemon.totals import AcquireTotals
 from aimd.errors import ConfigError, ConflictError, InvalidInputError, UnreachableError
 from aimd.planning import effects as fx
-from aimd.planning.reconcile import Reconciler
-from aimd.ports import DriverEvents, Sysfs
+from aimd.ports import DriverEvents, Meters, Sysfs
 from aimd.rundirs import API_SOCKET, RunDirectories
 
 log = logging.getLogger("aimd")
@@ -140,34 +144,36 @@ async def run(
     supervision = supervision or Supervision()
     started = time.monotonic()
     operators = Operators(operator_uids(config))
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = _stopping()
     with directories(paths):
         async with node(config, paths, simulate) as machine:
-            ledger = SqliteLedger(Path(paths.state) / "ledger.db", time.time())
-            layout = replace(SYSTEM, root=config.sysfs_root) if machine.simulated is None else SYSTEM
-            given = supervision.sockets.get("dispatch")
+            instruments, totals = Instruments(), AcquireTotals()
+            ledger = CountedLedger(SqliteLedger(Path(paths.state) / "ledger.db", time.time()), instruments)
+            given = supervision.sockets
             service, listening = dispatch_service(
-                config, paths, machine.boot_id, operators, lambda: loop.snapshot, given
+                config, paths, machine.boot_id, operators, lambda: loop.snapshot, given.get("dispatch")
             )
             probe = memory_probe(config, machine.sysfs, paths, simulated=machine.simulated is not None)
-            driver = AmdgpuDriver(machine.sysfs, command_of, layout, holder_of)
+            driver = AmdgpuDriver(machine.sysfs, command_of, _layout(config, machine), holder_of)
             executor = Executor(driver, LinuxProcesses(), service, probe)
             generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
-            reconciler = Reconciler(policy_of(config), machine.boot_id, generation)
-            reload = supervision.announced(reloading(config_path, config, service.reconfigure)) if config_path else None
+            reconciler = TimedReconciler(policy_of(config), machine.boot_id, generation, instruments)
+            reload = _reload(config_path, config, service, instruments, supervision)
             loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload)
             root = config.sysfs_root if machine.simulated is None else None
-            observer = Observer(service, lambda: loop.snapshot, generation)
+            observer = Observer(service, lambda: loop.snapshot, generation, totals)
             prober = Prober(probe, lambda: loop.snapshot, loop.changed, config.probe_seconds)
-            api = LocalApi(loop, operators, NodeFacts(machine.boot_id, machine.simulated, started, root), observer)
-            socket = Path(paths.runtime) / API_SOCKET
+            node_facts = NodeFacts(machine.boot_id, machine.simulated, started, root)
+            api = LocalApi(CountedControl(loop, instruments), operators, node_facts, observer)
+            meter = DispatchMeter(service, lambda: loop.snapshot, totals)
+            sources = Sources(loop, observer, prober, meter, simulated=root is None)
+            sockets = Path(paths.runtime)
+            metrics = metrics_served(sources, instruments, config.metrics, sockets, given.get("metrics"))
             try:
                 first = fx.Started(await executor.on_ledger(ledger.load), config.modes(), config.layout_digest())
                 running = asyncio.create_task(loop.run(first, machine.sources))
                 async with prober.running():
-                    await _serve(loop, api, service, observer, socket, stop, running, machine, supervision)
+                    await _serve(loop, api, service, observer, sockets, stop, running, machine, supervision, metrics)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
@@ -176,7 +182,27 @@ async def run(
                 listening.close()
                 await executor.on_ledger(ledger.close)
                 executor.close()
-                supervision.remove_sockets(Path(paths.runtime))
+                supervision.remove_sockets(sockets)
+
+
+def _reload(
+    path: Path | None, config: Config, service: DispatchService, meters: Meters, supervision: Supervision
+) -> Reload | None:
+    if path is None:
+        return None
+    return supervision.announced(counted_reload(reloading(path, config, service.reconfigure), meters))
+
+
+def _layout(config: Config, machine: Node) -> SysfsLayout:
+    return replace(SYSTEM, root=config.sysfs_root) if machine.simulated is None else SYSTEM
+
+
+def _stopping() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 async def _serve(
@@ -184,13 +210,15 @@ async def _serve(
     api: LocalApi,
     service: DispatchService,
     observer: Observer,
-    socket: Path,
+    sockets: Path,
     stop: asyncio.Event,
     running: asyncio.Task[None],
     machine: Node,
     supervision: Supervision,
+    metrics: contextlib.AbstractAsyncContextManager[None],
 ) -> None:
     """Open API and dispatch when the node was looked at, say when the inventory is there, and wait for the end."""
+    socket = sockets / API_SOCKET
     stopping, dead = asyncio.create_task(stop.wait()), asyncio.create_task(service.ended.wait())
     looked, ready = asyncio.create_task(loop.looked.wait()), asyncio.create_task(loop.ready.wait())
     beside = [asyncio.create_task(service.follow(lambda generation: loop.changed(generation, FOLLOW_SECONDS)))]
@@ -205,7 +233,7 @@ async def _serve(
             if not loop.ready.is_set():
                 warnings = "; ".join(loop.snapshot.warnings)
                 log.warning("not ready: %s; API on %s", warnings, socket, extra=about("not_ready", "node"))
-            async with supervision.watching(loop, service):
+            async with metrics, supervision.watching(loop, service):
                 await asyncio.wait({ready, stopping, running, dead}, return_when=asyncio.FIRST_COMPLETED)
                 if loop.ready.is_set():
                     supervision.ready(_ready_line(loop, machine, socket), loop.snapshot)

@@ -52,11 +52,13 @@ class Listener:
         limits: Limits,
         admission: Admission[Connection],
         connection: Callable[[Peer], Connection],
+        peer: Callable[[socket.socket], Peer] = peer_of,
     ) -> None:
         self._socket = listening
         self._limits = limits
         self._admission = admission
         self._connection = connection
+        self._peer = peer
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -103,7 +105,7 @@ class Listener:
     def _take(self, accepted: socket.socket) -> None:
         accepted.setblocking(False)
         try:
-            peer = peer_of(accepted)
+            peer = self._peer(accepted)
             self._admission.make_room(peer)
         except HttpError as error:
             self._turn_away(accepted, error)

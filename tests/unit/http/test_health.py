@@ -11,8 +11,9 @@ import pytest
 
 from aimd.adapters.http.api import Api, NodeFacts
 from aimd.adapters.http.call import Answer, Call
+from aimd.adapters.http.health import ALIVE_SECONDS
 from aimd.adapters.http.peer import Operators, Peer
-from aimd.adapters.http.resources.daemon import ALIVE_SECONDS, read_health, read_readiness
+from aimd.adapters.http.resources.daemon import read_health, read_readiness
 from aimd.adapters.ledger import SqliteLedger
 from aimd.domain.node import NodeSnapshot
 from aimd.errors import LedgerError

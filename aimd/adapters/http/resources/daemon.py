@@ -10,10 +10,10 @@ from importlib import resources
 from aimd import __version__
 from aimd.adapters.http.api import Api
 from aimd.adapters.http.call import Answer, Call, Document, Result
+from aimd.adapters.http.health import not_alive, not_ready
 from aimd.adapters.http.routes import Route
 from aimd.protocol import messages as msg
 
-ALIVE_SECONDS = 15.0  # several polls, each of which is a turn; a scan or a mode write runs beside the loop
 DESCRIPTION = "openapi.json"
 
 
@@ -42,24 +42,11 @@ async def read_version(_api: Api, _call: Call) -> Result:
 
 
 async def read_health(api: Api, _call: Call) -> Result:
-    silent = time.monotonic() - api.control.health.turned_at
-    if silent <= ALIVE_SECONDS:
-        return _health({})
-    return _health(
-        {"loop": f"the control loop has not turned for {silent:.0f} s, expected within {ALIVE_SECONDS:.0f} s"}
-    )
+    return _health(not_alive(api.control))
 
 
 async def read_readiness(api: Api, _call: Call) -> Result:
-    snapshot, health = api.snapshot(), api.control.health
-    failing = {}
-    if not snapshot.ready:
-        failing["inventory"] = "; ".join(snapshot.warnings) or "the node was not scanned yet"
-    if health.ledger is not None:
-        failing["ledger"] = health.ledger
-    if health.dispatch:
-        failing["dispatch"] = "; ".join(health.dispatch)
-    return _health(failing)
+    return _health(not_ready(api.control))
 
 
 def _health(failing: dict[str, str]) -> Answer:
