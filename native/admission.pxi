@@ -95,6 +95,8 @@ cdef int arrival(Core* core, uint32_t connection, uint64_t number, uint32_t inde
         return UNAUTHORISED
     if partition.draining:
         return DRAINING
+    if model.denied:
+        return MEMORY_OVERRUN
     if start_by <= core.now:
         return DEADLINE_PASSED
     if peer.waiting >= core.bounds.requests_per_connection:

@@ -126,20 +126,25 @@ cdef void model_weigh(Model* model, uint32_t weight) noexcept nogil:
     model.rest = <uint32_t>(TAG_SCALE % weight)
 
 
+cdef void model_empty(Core* core, uint32_t index, int outcome) noexcept nogil:
+    """End all that waits for the model."""
+    cdef uint32_t klass
+    cdef Lane* lane
+    for klass in range(CLASSES):
+        lane = &core.lanes[index * CLASSES + klass]
+        while lane.count:
+            request_end(core, lane_head(core, lane), outcome)
+
+
 cdef void model_retire(Core* core, uint32_t index, int outcome) noexcept nogil:
     cdef Model* model = &core.models[index]
     cdef Counters* counters = counters_write(core, index)
-    cdef uint32_t klass
-    cdef Lane* lane
     model.guarantee = 0
     model.limit = 0
     model.removed = 1
     counters.removed = 1
     model_changed(core, index, counters, False)
-    for klass in range(CLASSES):
-        lane = &core.lanes[index * CLASSES + klass]
-        while lane.count:
-            request_end(core, lane_head(core, lane), outcome)
+    model_empty(core, index, outcome)
 
 
 cdef void model_set(Core* core, uint32_t index, const ModelSpec* spec) noexcept nogil:
@@ -160,9 +165,12 @@ cdef void model_set(Core* core, uint32_t index, const ModelSpec* spec) noexcept 
     for klass in range(CLASSES):
         model.budget[klass] = spec.budget[klass]
     model.latency_target = spec.latency_target
+    model.denied = spec.denied
     model.removed = 0
     counters.removed = 0
     model_changed(core, index, counters, False)
+    if spec.denied:
+        model_empty(core, index, MEMORY_OVERRUN)
 
 
 cdef int check_bounds(Core* core, const PartitionSpec* spec) noexcept nogil:

@@ -252,7 +252,7 @@ cdef class RawCore:
     @cython.boundscheck(True)
     def _configure(self, now, partition, numbers, models):
         """Configure from checked numbers: (capacity, queue_cap, lease_max, orphan_grace), and of each model (id,
-        guarantee, limit, weight, queue_cap, default_class, budget, latency_target).
+        guarantee, limit, weight, queue_cap, default_class, budget, latency_target, denied).
         """
         cdef int64_t at = instant_of(now)
         cdef PartitionSpec spec
@@ -269,7 +269,7 @@ cdef class RawCore:
             for number in range(spec.model_count):
                 one = &spec.models[number]
                 (one.id, one.guarantee, one.limit, one.weight, one.queue_cap, one.default_class, budget,
-                 one.latency_target) = each[number]
+                 one.latency_target, one.denied) = each[number]
                 one.budget[0], one.budget[1], one.budget[2] = budget
             self.enter()
             return self.told(core_configure(self.core, at, &spec), at, spec.id)

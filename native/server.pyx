@@ -130,7 +130,7 @@ cdef class RawServer:
             for number in range(spec.model_count):
                 one = &spec.models[number]
                 (one.id, one.guarantee, one.limit, one.weight, one.queue_cap, one.default_class, budget,
-                 one.latency_target) = models[number]
+                 one.latency_target, one.denied) = models[number]
                 one.budget[0], one.budget[1], one.budget[2] = budget
             return self.post(CONFIGURE, &spec, 0), self.server.core.needed
         finally:

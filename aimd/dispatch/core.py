@@ -193,6 +193,7 @@ def model_numbers(model: ModelConfig, capacity: int) -> tuple[object, ...]:
         model.default_class,
         model.budget_ns,
         model.latency_target_ns,
+        bool(model.denied),
     )
 
 

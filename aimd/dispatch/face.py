@@ -53,10 +53,11 @@ because a server has the core, raises RuntimeError and changes nothing. Finalize
   and `carry = 0` in each class. A core may lower all tags of a class by one amount, which nothing shows.
 
 **Arrivals.** Checks, in this order: unknown_partition (also a removed one), unknown_model (also a removed one),
-unauthorised (class above the connection's highest), draining, deadline_passed (`start_by <= now`), queue_full_conn
-(the connection already has `requests_per_connection` waiting, even if the arrival could run). Then, if running <
-capacity and the model's running < limit: granted. Else would_block if `no_wait`. Else queue_full_model if the model
-has `queue_cap` waiting. Else queue_full_partition if the whole core has `requests` waiting. Then the partition's cap:
+unauthorised (class above the connection's highest), draining, memory_overrun (the model is denied), deadline_passed
+(`start_by <= now`), queue_full_conn (the connection already has `requests_per_connection` waiting, even if the arrival
+could run). Then, if running < capacity and the model's running < limit: granted. Else would_block if `no_wait`. Else
+queue_full_model if the model has `queue_cap` waiting. Else queue_full_partition if the whole core has `requests`
+waiting. Then the partition's cap:
 
 * *Entitled* are, of each model, its first `guarantee - running` entries (if positive) in the order
   `(class, start_by, seq)`. The others are loose; `queue_cap` bounds the loose ones.
@@ -68,8 +69,9 @@ has `queue_cap` waiting. Else queue_full_partition if the whole core has `reques
   of that class with the largest seq.
 
 **Configuration** replaces a partition's whole configuration at once. Lowered limits and capacities end nothing. Entries
-of models that are no longer named end as model_gone; leases of removed models and partitions run on and count until
-they end (a removed model has guarantee 0 and limit 0, a removed partition capacity 0). The record of a removed model or partition stays in the snapshot, marked, so that its last counters can be
+of models that are no longer named end as model_gone, those of denied models as memory_overrun; leases of removed models
+and partitions run on and count until they end (a removed model has guarantee 0 and limit 0, a removed partition
+capacity 0). The record of a removed model or partition stays in the snapshot, marked, so that its last counters can be
 read. It is revived with all it holds when it is configured again, and dropped by the first later `configure` or
 `remove_partition` (of whatever partition) that finds no lease of it after its `advance`; that call drops it before it
 does anything else.

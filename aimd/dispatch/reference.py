@@ -188,7 +188,10 @@ class Reference(Rule):
         self.retire([model for name, model in place.models.items() if name not in named], Outcome.MODEL_GONE)
         for name, model in named.items():
             limit = config.capacity if model.limit is None else model.limit
-            place.models.setdefault(name, Model(model, limit)).reconfigure(model, limit, place.tags)
+            what = place.models.setdefault(name, Model(model, limit))
+            what.reconfigure(model, limit, place.tags)
+            if model.denied:
+                self.empty(what, Outcome.MEMORY_OVERRUN)
         self.grant_all()
         return self.log
 
@@ -219,8 +222,11 @@ class Reference(Rule):
     def retire(self, models: list[Model], outcome: Outcome) -> None:
         for model in models:
             model.config, model.limit, model.removed = replace(model.config, guarantee=0), 0, True
-            for entry in [entry for lane in model.lanes for entry in lane]:
-                self.end(entry, outcome)
+            self.empty(model, outcome)
+
+    def empty(self, model: Model, outcome: Outcome) -> None:
+        for entry in [entry for lane in model.lanes for entry in lane]:
+            self.end(entry, outcome)
 
     def present(self, now: int, partition: int) -> Partition:
         self.check(now, partition=partition)

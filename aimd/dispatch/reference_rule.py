@@ -120,6 +120,8 @@ class Rule:
             return Outcome.UNAUTHORISED
         if place.draining:
             return Outcome.DRAINING
+        if what.config.denied:
+            return Outcome.MEMORY_OVERRUN
         if entry.start_by <= self.now:
             return Outcome.DEADLINE_PASSED
         if sum(other.connection == entry.connection for other in self.waiting.values()) >= (

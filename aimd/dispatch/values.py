@@ -28,8 +28,7 @@ class Class(IntEnum):
 class Outcome(IntEnum):
     """How an acquire ended; `name.lower()` is the label of metrics.
 
-    A core never answers memory_overrun and queue_full_uid: the layer that knows uids and memory does, and has the cells
-    of the counters to itself.
+    A core never answers queue_full_uid: the layer that knows uids does, and has the cells of the counters to itself.
     """
 
     GRANTED = 0
@@ -140,6 +139,7 @@ class ModelConfig:
         default_class: of an acquire that names none.
         budget_ns: wait budget per class, at least 1 each, of an acquire without start_by.
         latency_target_ns: from acquire to release; a release later than this is bad for the SLI; 0: no target.
+        denied: it holds more memory than it was given: all that waits for it or comes ends as memory_overrun.
     """
 
     model: int
@@ -150,6 +150,7 @@ class ModelConfig:
     default_class: int = Class.MEDIUM
     budget_ns: tuple[int, int, int] = (5 * SECOND, 15 * SECOND, 60 * SECOND)
     latency_target_ns: int = 0
+    denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,11 @@ def configs(draw):
         weight = draw(st.sampled_from((1, 1, 2, 3, 7, 999, 1000)))
         cap = draw(st.sampled_from((100, 100, 5, 1, 0)))
         default = draw(st.integers(0, 2))
-        models.append(ModelConfig(model, guarantee, limit, weight, cap, default, (5, 15, 60), latency_target_ns=20))
+        denied = draw(st.sampled_from((False, False, False, True)))
+        waits = (5, 15, 60)
+        models.append(
+            ModelConfig(model, guarantee, limit, weight, cap, default, waits, latency_target_ns=20, denied=denied)
+        )
     return PartitionConfig(
         tuple(models),
         capacity,

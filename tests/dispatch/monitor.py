@@ -152,6 +152,8 @@ class Monitor:
             return Outcome.UNAUTHORISED
         if place.draining:
             return Outcome.DRAINING
+        if cell.config.denied:
+            return Outcome.MEMORY_OVERRUN
         if wait.start_by <= self.now:
             return Outcome.DEADLINE_PASSED
         mine = sum(other.connection == wait.connection for other in self.waits.values())

@@ -353,3 +353,31 @@ def test_time_is_counted(make):
     core.advance(35)
     [model, _] = core.snapshot().partitions[0].models
     assert (model.colour_ns, model.running_ns, model.backlog_ns) == ((10, 10, 15), 40, 5)
+
+
+def denied(core, *others, now, deny=True):
+    models = tuple(ModelConfig(index, denied=deny and index == 0) for index in (0, *others))
+    return core.configure(
+        now, 0, PartitionConfig(models, capacity=1, queue_cap=8, lease_max_ns=AGES, orphan_grace_ns=20)
+    )
+
+
+def test_a_denied_model_gets_no_lease_and_what_waits_for_it_ends(make):
+    core = make(ModelConfig(0), ModelConfig(1))
+    assert outcome(ask(core, 1)) is Outcome.GRANTED
+    assert outcome(ask(core, 2)) is outcome(ask(core, 3, klass=HIGH)) is outcome(ask(core, 4, model=1)) is None
+    ended = denied(core, 1, now=1)
+    assert [tuple(event) for event in ended] == [
+        (Kind.ENDED, 0, 3, Outcome.MEMORY_OVERRUN),
+        (Kind.ENDED, 0, 2, Outcome.MEMORY_OVERRUN),
+    ]
+    assert len(running(core)) == 1, "leases that run go on"
+    assert outcome(ask(core, 5, now=2)) == outcome(ask(core, 6, now=2, no_wait=True)) == Outcome.MEMORY_OVERRUN
+    assert serve(core, 1) == [4], "the partition's other models go on"
+    cell = core.snapshot().partitions[0].models[0]
+    assert sum(count[Outcome.MEMORY_OVERRUN] for count in cell.outcomes) == 4
+    assert sum(cell.bad) == 0
+    assert denied(core, 1, now=9) == []
+    assert denied(core, 1, now=10, deny=False) == []
+    assert outcome(ask(core, 7, now=11)) is None, "allowed again"
+    assert serve(core, 1) == [7]

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -289,6 +290,25 @@ def test_drain_and_remove(host, talk):
     assert client.hear() == Released(leases[1])
     host.server.configure(0, host.partitions[0])
     assert client.acquire(handle, 6).request == 6
+    host.check_balance()
+
+
+def test_a_model_that_is_denied_and_allowed_again(host, talk):
+    client = talk()
+    handle = client.open()
+    lease = client.lease(handle, 0)
+    config = host.partitions[0]
+    client.lease(handle, 1)
+    assert client.acquire(handle, 2) == Queued(2)
+    denied = replace(config, models=tuple(replace(model, denied=True) for model in config.models))
+    host.server.configure(0, denied)
+    assert client.hear() == Ended(2, Outcome.MEMORY_OVERRUN, 0)
+    client.say(frames.release(lease))
+    assert client.hear() == Released(lease)
+    assert client.acquire(handle, 3) == Ended(3, Outcome.MEMORY_OVERRUN, 0)
+    host.server.configure(0, config)
+    assert client.acquire(handle, 4).request == 4
+    assert sum(counts[Outcome.MEMORY_OVERRUN] for counts in host.model().outcomes) == 2
     host.check_balance()
 
 
