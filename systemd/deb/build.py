@@ -27,6 +27,7 @@ HOME = "opt/aimd"
 PROGRAMS = ("aimd", "aimctl")
 # Where files of systemd/ go, with their mode.
 FILES = {
+    "aimctl": "usr/bin/aimctl",
     "aimd.service": "usr/lib/systemd/system/aimd.service",
     "aimd.socket": "usr/lib/systemd/system/aimd.socket",
     "aimd-dispatch.socket": "usr/lib/systemd/system/aimd-dispatch.socket",
@@ -46,7 +47,7 @@ COMPLETIONS = {
 
 def run(*command: str | Path, **more: object) -> str:
     """Standard output of a command; ends the program with its output if it fails."""
-    result = subprocess.run([str(word) for word in command], capture_output=True, text=True, **more)  # type: ignore[call-overload]
+    result = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True, **more)  # type: ignore[call-overload]
     if result.returncode:
         sys.exit(f"{' '.join(str(word) for word in command)} failed:\n{result.stdout}{result.stderr}")
     return str(result.stdout)
@@ -77,9 +78,8 @@ def environment(python: str, wheel: Path, root: Path, folder: Path) -> None:
     for path in home.rglob("direct_url.json"):
         path.unlink()
     (home / "pyvenv.cfg").write_text(f"home = {Path(python).parent}\ninclude-system-site-packages = false\n")
-    for program in PROGRAMS:
-        (root / "usr/bin").mkdir(parents=True, exist_ok=True)
-        (root / "usr/bin" / program).symlink_to(f"/{HOME}/bin/{program}")
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/bin/aimd").symlink_to(f"/{HOME}/bin/aimd")
     script = (
         "import compileall, py_compile, sys; sys.exit(not compileall.compile_dir(sys.argv[1], quiet=2, stripdir=sys.argv[2],"
         " invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH))"
@@ -89,15 +89,19 @@ def environment(python: str, wheel: Path, root: Path, folder: Path) -> None:
 
 def documents(root: Path) -> None:
     """Man pages, completions, licence and change log."""
-    for page in sorted((UNITS / "man").iterdir()):
+    python, environ = root / HOME / "bin/python", {"PATH": os.environ["PATH"]}
+    environ["PYTHONPATH"] = str(next((root / HOME / "lib").glob("*/site-packages")))
+    pages = root.parent / "man"
+    pages.mkdir()
+    run(python, UNITS / "man/pages.py", pages, env=environ)
+    for page in sorted(pages.iterdir()):
         target = root / f"usr/share/man/man{page.suffix[1:]}/{page.name}.gz"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(gzip.compress(page.read_bytes(), mtime=0))
     for shell, name in COMPLETIONS.items():
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(next((root / HOME / "lib").glob("*/site-packages")))}
-        target.write_text(run(root / HOME / "bin/python", "-m", "aimd.ctl", "completion", shell, env=environ))
+        target.write_text(run(python, "-m", "aimd.ctl", "completion", shell, env=environ))
     folder = root / "usr/share/doc/aimd"
     folder.mkdir(parents=True)
     shutil.copy(PROJECT / "LICENSE", folder / "copyright")
