@@ -66,9 +66,9 @@ def shared_data_folder():
     return Path(os.environ.get("AIMD_SHARED_DATA") or PROJECT.parent / "shared" / "data")
 
 
-def install_libfuse():
-    """Debian's fuse3 with the libfuse it depends on (libfuse3-3 or -4). As root, failing here is a failure."""
-    for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", "fuse3"]):
+def install(package):
+    """A package of Debian's. As root, failing here is a failure."""
+    for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", package]):
         result = subprocess.run(
             command,
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
@@ -78,7 +78,12 @@ def install_libfuse():
             text=True,
         )
         if result.returncode != 0:
-            pytest.fail(f"libfuse is missing and `{' '.join(command)}` fails:\n{result.stdout}", pytrace=False)
+            pytest.fail(f"{package} is missing and `{' '.join(command)}` fails:\n{result.stdout}", pytrace=False)
+
+
+def install_libfuse():
+    """fuse3 with the libfuse it depends on (libfuse3-3 or -4)."""
+    install("fuse3")
     if libfuse_is_missing():
         pytest.fail("fuse3 is installed and yet no libfuse can be loaded", pytrace=False)
 
@@ -98,6 +103,19 @@ def requires_fuse():
         pytest.skip(obstacle)
     if libfuse_is_missing():
         install_libfuse()
+
+
+@pytest.fixture(scope="session")
+def promtool():
+    """Path of Prometheus' own judge of pages and rules; as root it is installed, with the server (Debian: prometheus)."""
+    if (found := shutil.which("promtool")) is not None:
+        return found
+    if not is_root() or shutil.which("apt-get") is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    if Path("/run/systemd/system").exists():
+        pytest.skip("promtool is not installed, and installing it would start a server (Debian: prometheus)")
+    install("prometheus")
+    return shutil.which("promtool")
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ BAD = Descriptor(
 BURN = Descriptor(
     "aim_model_slo_burn_rate",
     "gauge",
-    "How many times faster than it may the model uses up its error budget, over a window in seconds or what was counted of"
+    "How many times faster than it may the model uses up its error budget, over a window or what was counted of"
     " it since the daemon began. Absent while nothing was counted.",
     ("model", "window"),
 )
@@ -84,7 +84,7 @@ def families(view: View, labels: ModelLabels) -> Iterator[Family]:
     ]
     yield BURN.of(
         [
-            ((name, str(seconds)), rate)
+            ((name, window_text(seconds)), rate)
             for name, compliance in judged
             for seconds, rate in burn_rates(compliance).items()
             if rate is not None
@@ -126,3 +126,11 @@ def burn_rates(compliance: Compliance) -> dict[int, float | None]:
     rates = {burn.long_seconds: burn.long for burn in compliance.burns}
     rates |= {burn.short_seconds: burn.short for burn in compliance.burns}
     return dict(sorted(rates.items()))
+
+
+def window_text(seconds: int) -> str:
+    """As Prometheus writes durations: 5m, 6h, 3d."""
+    size, unit = next(
+        (size, unit) for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")) if seconds % size == 0
+    )
+    return f"{seconds // size}{unit}"
