@@ -15,6 +15,7 @@ from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.plan import Plan
 from aimd.domain.probe import ProbeReport
+from aimd.domain.process import Process
 from aimd.domain.switch import ModeChange
 from aimd.domain.traffic import TrafficBoard
 
@@ -169,12 +170,16 @@ class Ledger(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
-    """A process, told apart from others that had or will have its pid by its start time (clock ticks after boot)."""
+class Remains:
+    """What is there of a holder that has ended itself.
 
-    pid: int
-    start_time: int
-    command: str | None
+    Attributes:
+        seen: something of it was there while it was watched; False if all was over before.
+        living: processes that belong to it and live, without those that these have started; empty when all is over.
+    """
+
+    seen: bool
+    living: tuple[Process, ...] = ()
 
 
 class Processes(Protocol):
@@ -184,8 +189,8 @@ class Processes(Protocol):
         """The living process; raises NotFoundError."""
         ...
 
-    async def ended(self, pid: int, start_time: int) -> bool:
-        """Wait until the process and all that belong to it are over; False at once if none was there (any more)."""
+    async def ended(self, pid: int, start_time: int, known: Sequence[Process] = ()) -> Remains:
+        """Wait until the process itself is over, and its remains are others than the `known` ones; at once if they are."""
         ...
 
     def members(self, pid: int, start_time: int) -> tuple[Process, ...]:

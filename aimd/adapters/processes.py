@@ -8,13 +8,14 @@ import os
 import select
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
+from aimd.domain.process import Process
 from aimd.errors import NotFoundError, UnreachableError
-from aimd.ports import Process
+from aimd.ports import Remains
 
 COMMAND_LIMIT = 200
 LOOK_SECONDS = 1.0  # between two looks at a holder's children
@@ -101,17 +102,24 @@ class LinuxProcesses:
             found = {holder}
         return tuple(Process(*member, command_of(member[0])) for member in sorted(found))
 
-    async def ended(self, pid: int, start_time: int) -> bool:
-        holder = (pid, start_time)
-        self._seen.setdefault(holder, set())
+    async def ended(self, pid: int, start_time: int, known: Sequence[Process] = ()) -> Remains:
+        holder, before = (pid, start_time), {(process.pid, process.start_time) for process in known}
+        self._seen.setdefault(holder, set()).update(before)
         try:
-            watched = await self._leader_ended(holder)
-            while await self._any_left(holder):
-                watched = True
-                await asyncio.sleep(LOOK_SECONDS)
+            watched = await self._leader_ended(holder) or bool(known)
+            left = await self._others_left(holder, before)
         finally:
             self._seen.pop(holder, None)
-        return watched
+        living = tuple(Process(*one, command_of(one[0])) for one in sorted(left))
+        return Remains(watched or bool(living), living)
+
+    async def _others_left(self, holder: Identity, before: set[Identity]) -> set[Identity]:
+        """Wait until nothing is left of the holder, or others than before."""
+        while True:
+            left = await self._left(holder)
+            if left is not None and (not left or left != before):
+                return left
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _leader_ended(self, holder: Identity) -> bool:
         """Wait for the end of the holder itself; False if it was not there."""
@@ -153,13 +161,14 @@ class LinuxProcesses:
         except OSError:
             return  # looked at again in a moment
 
-    async def _any_left(self, holder: Identity) -> bool:
+    async def _left(self, holder: Identity) -> set[Identity] | None:
+        """Living processes of the holder that no other of them has started; None if that cannot be told now."""
         try:
             left = await asyncio.to_thread(self._living, holder)
+            self._seen[holder] = left
+            return {one for one in left if _stat(one[0]).parent not in {pid for pid, _ in left}}
         except OSError:
-            return True
-        self._seen[holder] = left
-        return bool(left)
+            return None
 
     def _living(self, holder: Identity) -> set[Identity]:
         return self._below(holder, _marked(holder))

@@ -13,9 +13,10 @@ from typing import TypeVar
 from aimd.daemon.probing import NoProbe
 from aimd.domain.gpu import Holder
 from aimd.domain.modes import ComputeMode
+from aimd.domain.process import Process
 from aimd.errors import DriverError, NotFoundError, UnreachableError, UnstableError
 from aimd.planning import effects as fx
-from aimd.ports import Dispatch, GpuDriver, MemoryProbe, Process, Processes
+from aimd.ports import Dispatch, GpuDriver, MemoryProbe, Processes
 
 Result = TypeVar("Result")
 NO_DRIVER = (errno.ENOENT, errno.ENODEV)  # of the topology: any other errno says that it could not be read
@@ -79,8 +80,8 @@ class Executor:
             self._dispatch.undrain(effect.gpu)
             self._probe.resume(effect.gpu)
         if isinstance(effect, fx.WatchProcess):
-            seen = await self._processes.ended(effect.pid, effect.start_time)
-            return fx.HolderEnded(effect.pid, effect.start_time, seen)
+            remains = await self._processes.ended(effect.pid, effect.start_time, effect.known)
+            return fx.HolderEnded(effect.pid, effect.start_time, remains.seen, remains.living)
         return None
 
     async def _drain(self, effect: fx.Drain) -> tuple[Holder, ...]:

@@ -19,11 +19,12 @@ from aimd.domain.ledger import HolderRecord
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.plan import Plan
+from aimd.domain.process import Process
 from aimd.domain.switch import ModeChange
 from aimd.errors import AimdError, LedgerError, RefusedError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.reconcile import Reconciler
-from aimd.ports import DriverEvents, Health, Ledger, Process, Reloaded
+from aimd.ports import DriverEvents, Health, Ledger, Reloaded
 
 log = logging.getLogger("aimd")
 

@@ -9,6 +9,7 @@ from aimd.domain.claim import Claim, ClaimState
 from aimd.domain.event import Event
 from aimd.domain.gpu import Holder
 from aimd.domain.modes import PartitionMode
+from aimd.domain.process import Process
 from aimd.domain.switch import ModeChange
 
 
@@ -33,7 +34,8 @@ class HolderRecord:
     `ended_at` (seconds since the epoch) is set when it was found dead, not seen ending: it is an orphan until released.
     Place, `memory_units` and `guarantee` are those of the assignment when the process joined: it stays there, wherever the
     claim goes. `released_at` is set when the claim was released while the process went on: its memory and slots stay
-    reserved until it ends.
+    reserved until it ends. `survivors` are those of its processes that are left of it when it has ended itself: what they
+    are called by then, since a dead pid tells nobody what to end.
     """
 
     claim: str
@@ -48,6 +50,12 @@ class HolderRecord:
     memory_units: int = 0
     released_at: float | None = None
     guarantee: int = 0
+    survivors: tuple[Process, ...] = ()
+
+    @property
+    def living(self) -> tuple[Process, ...]:
+        """The processes to name: itself, or those that are left of it."""
+        return self.survivors or (Process(self.pid, self.start_time, self.command),)
 
     @property
     def place(self) -> tuple[str | None, int | None, int | None]:
@@ -64,11 +72,12 @@ def holders_on(gpu: str, holders: Iterable[HolderRecord], claims: Collection[Cla
     awaited = {claim.name for claim in claims if claim.state is ClaimState.SWITCHING}
     places = {(a.claim, a.replica) for claim in claims for a in claim.assignments if a.gpu == gpu}
     return tuple(
-        Holder(holder.pid, holder.command, frozenset({gpu}))
+        Holder(process.pid, process.command, frozenset({gpu}))
         for holder in holders
         if holder.ended_at is None
         and (holder.released_at is not None or holder.claim not in awaited)
         and (holder.gpu == gpu if holder.gpu is not None else (holder.claim, holder.replica) in places)
+        for process in holder.living
     )
 
 

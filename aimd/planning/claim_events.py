@@ -13,6 +13,7 @@ from aimd.errors import AimdError, NotFoundError
 from aimd.planning import effects as fx
 from aimd.planning.claims import ClaimDesk, Wanted
 from aimd.planning.node_state import NodeState
+from aimd.planning.obstacles import process
 from aimd.planning.underway import NOTHING_UNDER_WAY, UnderWay
 
 Effects = tuple[fx.Effect, ...]
@@ -67,7 +68,7 @@ class ClaimEvents:
         for holder in gone:
             del self._desk.holders[holder.pid, holder.start_time]
         self._desk.holders.update({(holder.pid, holder.start_time): holder for holder in left})
-        running = ", ".join(_who(holder) for holder in left)
+        running = ", ".join(_living(holder) for holder in left)
         words = _places(claim) + (f"; reserved until it ends: {running}" if running else "")
         note = NodeEvent("claim_released", claim.name, words, now.wall)
         write = LedgerWrite(released=(claim.name,), holders=left, holders_gone=gone, events=(note,))
@@ -84,10 +85,18 @@ class ClaimEvents:
         return (fx.Commit(LedgerWrite(holders=(holder,))), fx.Reply(event.request, holder), watch)
 
     def ended(self, event: fx.HolderEnded, now: fx.Instant) -> Effects:
-        """A watched end frees the replica at once; one found out later is an orphan for a while."""
+        """A watched end frees the replica at once; one found out later is an orphan for a while.
+
+        Where processes of it go on, nothing is freed: they are named from now on, and watched.
+        """
         holder = self._desk.holders.get((event.pid, event.start_time))
         if holder is None or holder.ended_at is not None:
             return ()
+        if event.living:
+            holder = replace(holder, survivors=event.living)
+            self._desk.holders[holder.pid, holder.start_time] = holder
+            watch = fx.WatchProcess(holder.pid, holder.start_time, event.living)
+            return (fx.Commit(LedgerWrite(holders=(holder,))), watch)
         return self._found_dead(holder, now) if not event.seen else self._gone(holder)
 
     def expire(self, now: fx.Instant) -> Effects:
@@ -139,7 +148,7 @@ class ClaimEvents:
         return self._orphaned(holder, now) if holder.released_at is None else self._gone(holder)
 
     def _orphaned(self, holder: HolderRecord, now: fx.Instant) -> Effects:
-        orphan = replace(holder, ended_at=now.wall)
+        orphan = replace(holder, ended_at=now.wall, survivors=())
         self._desk.holders[holder.pid, holder.start_time] = orphan
         note = NodeEvent("orphan_found", holder.claim, f"{_who(holder)} ended unseen", now.wall)
         return (fx.Commit(LedgerWrite(holders=(orphan,), events=(note,))),)
@@ -147,6 +156,11 @@ class ClaimEvents:
 
 def _who(holder: HolderRecord) -> str:
     return f"pid {holder.pid} ({holder.command or '?'}) on {holder.claim}/{holder.replica}"
+
+
+def _living(holder: HolderRecord) -> str:
+    names = " and ".join(process(each.pid, each.command) for each in holder.living)
+    return f"{names} on {holder.claim}/{holder.replica}"
 
 
 def _places(claim: Claim) -> str:

@@ -13,6 +13,7 @@ from aimd.domain.gpu import Holder, Observed
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.node import NodeSnapshot
+from aimd.domain.process import Process
 from aimd.domain.switch import ModeChange
 from aimd.errors import AimdError
 from aimd.planning.policy import Policy
@@ -125,11 +126,15 @@ class HolderJoined:
 
 @dataclass(frozen=True, slots=True)
 class HolderEnded:
-    """A holder's process is over; `seen` tells that its end was watched, not found out later."""
+    """A holder's process is over; `seen` tells that its end was watched, not found out later.
+
+    `living` are processes that belong to it and go on: while there are any, it holds its place.
+    """
 
     pid: int
     start_time: int
     seen: bool
+    living: tuple[Process, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,10 +293,11 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class WatchProcess:
-    """Answer with HolderEnded when the process is over, or at once if it is not there."""
+    """Answer with HolderEnded when the process is over and others than `known` are left of it, or at once if so."""
 
     pid: int
     start_time: int
+    known: tuple[Process, ...] = ()
 
 
 Effect = Commit | Reply | Publish | Scan | Poll | Drain | Undrain | ListHolders | WriteMode | Wake | WatchProcess

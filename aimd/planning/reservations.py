@@ -30,13 +30,14 @@ def left_behind(
         kept = Assignment(holder.claim, holder.replica, gpu, index, holder.memory_units, holder.guarantee, epoch)
         key = (kept, holder.released_at)
         before = found.get(key, LeftBehind(kept))
-        found[key] = replace(before, processes=(*before.processes, (holder.pid, holder.command)))
+        living = tuple((process.pid, process.command) for process in holder.living)
+        found[key] = replace(before, processes=(*before.processes, *living))
     return tuple(found.values())
 
 
 def unattributed(holders: Processes, observed: Observed) -> dict[tuple[str, int], int]:
     """Bytes on each partition that processes of no claim use: nobody has reserved them, and they are not free."""
-    own = {pid for pid, _ in holders}
+    own = {pid for pid, _ in holders} | {process.pid for holder in holders.values() for process in holder.survivors}
     used: dict[tuple[str, int], int] = {}
     for client in observed.holders:
         strange = client.pid not in own and client.owner not in holders

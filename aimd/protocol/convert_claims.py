@@ -58,7 +58,7 @@ def claim_message(
 
 def _processes(holder: HolderRecord, members: Iterable[Member] | None) -> list[HolderMessage]:
     if members is None:
-        return [HolderMessage(pid=holder.pid, command=holder.command, ended_at=holder.ended_at)]
+        return [HolderMessage(pid=p.pid, command=p.command, ended_at=holder.ended_at) for p in holder.living]
     return [HolderMessage(pid=pid, command=command) for pid, command in members]
 
 

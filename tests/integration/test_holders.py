@@ -30,11 +30,19 @@ def test_a_drain_waits_for_a_child_that_outlives_its_holder() -> None:
             child = int(process.stdout.readline())
             try:
                 process.wait(10)
+                await node.until(lambda snapshot: [h.survivors for h in snapshot.claim_holders] != [()])
                 await node.loop.submit("c", SPX, wait_seconds=1.5, uid=0, drain=True)
                 change = await node.ended("c")
                 assert (change.state, change.switches[0].reason) == (SwitchState.FAILED, Reason.GPU_BUSY)
-                assert f"pid {process.pid} (python serve.py)" in change.switches[0].message, "by what it became"
+                told = change.switches[0].message
+                assert f"pid {child} (sleep 50)" in told, "what lives is what can be ended"
+                assert str(process.pid) not in told
+                planned = await node.loop.plan(SPX, drain=True)
+                assert [blocker.holder.pid for blocker in planned.blockers] == [child]
                 assert [member.pid for member in await node.loop.members(holder)] == [child]
+                await node.loop.release("k")
+                released = [each for each in await node.loop.events() if each.kind == "claim_released"]
+                assert f"reserved until it ends: pid {child} (sleep 50) on k/0" in released[0].message
             finally:
                 os.kill(child, 9)
             await node.until(lambda snapshot: not snapshot.claim_holders)

@@ -13,6 +13,7 @@ import pytest
 
 from aimd.adapters.processes import LinuxProcesses, start_time_of
 from aimd.errors import NotFoundError
+from aimd.ports import Remains
 
 # A holder marks itself as aimctl exec does; what it is to do is its second argument.
 HOLDER = """\
@@ -62,11 +63,39 @@ def test_a_child_that_outlives_the_holder_keeps_it(started: list[int]) -> None:
         child = int(process.stdout.readline())
         started.append(child)
         process.wait()
-        assert not await after(1.5, task), "its child runs"
+        assert await after(20, task)
+        left = task.result()
+        assert [(one.pid, one.command) for one in left.living] == [(child, "sleep 50")], "not the dead one"
+        assert left.seen
         assert [member.pid for member in processes.members(process.pid, start_time)] == [child]
+        task = asyncio.create_task(processes.ended(process.pid, start_time, left.living))
+        assert not await after(1.5, task), "its child runs"
         os.kill(child, 9)
         assert await after(20, task)
-        assert task.result() is True
+        assert task.result() == Remains(seen=True)
+
+    asyncio.run(watch())
+
+
+def test_what_is_left_is_told_again_when_another_is_left(started: list[int]) -> None:
+    """Of a tree the top is told: what it starts and ends meanwhile is no news."""
+    script = "sh -c 'sleep 51 & echo $$ $!; while :; do sleep 0.1; done' >&3 & exit 0"
+    process, start_time = holder(f"exec 3>&1; {script}")
+
+    async def watch() -> None:
+        processes = LinuxProcesses()
+        go(process)
+        top, below = map(int, process.stdout.readline().split())
+        started.extend((top, below))
+        process.wait()
+        left = await asyncio.wait_for(processes.ended(process.pid, start_time), 20)
+        assert [one.pid for one in left.living] == [top]
+        task = asyncio.create_task(processes.ended(process.pid, start_time, left.living))
+        assert not await after(2.5, task), "only its children come and go"
+        os.kill(top, 9)
+        assert await after(20, task)
+        assert below in [one.pid for one in task.result().living]
+        assert top not in [one.pid for one in task.result().living]
 
     asyncio.run(watch())
 
@@ -84,9 +113,13 @@ def test_a_child_without_the_marker_is_known_by_the_tree(started: list[int]) -> 
         assert {m.pid for m in processes.members(process.pid, start_time)} == {process.pid, child}
         go(process)
         process.wait()
+        assert await after(20, task)
+        assert [one.pid for one in task.result().living] == [child]
+        task = asyncio.create_task(processes.ended(process.pid, start_time, task.result().living))
         assert not await after(1.5, task), "its child runs"
         os.kill(child, 9)
         assert await after(20, task)
+        assert task.result() == Remains(seen=True)
 
     asyncio.run(watch())
 
@@ -98,11 +131,13 @@ def test_children_are_found_by_a_daemon_that_never_saw_the_holder(started: list[
     process.wait()
 
     async def watch() -> None:
-        task = asyncio.create_task(LinuxProcesses().ended(process.pid, start_time))
+        left = await asyncio.wait_for(LinuxProcesses().ended(process.pid, start_time), 20)
+        assert [one.pid for one in left.living] == started
+        task = asyncio.create_task(LinuxProcesses().ended(process.pid, start_time, left.living))
         assert not await after(1.5, task)
         os.kill(started[0], 9)
         assert await after(20, task)
-        assert task.result() is True
+        assert task.result() == Remains(seen=True)
 
     asyncio.run(watch())
 
@@ -133,7 +168,7 @@ def test_a_process_that_was_not_there() -> None:
     process = subprocess.Popen(["true"])
     start_time = start_time_of(process.pid) or 1
     process.wait()
-    assert asyncio.run(LinuxProcesses().ended(process.pid, start_time)) is False
-    assert asyncio.run(LinuxProcesses().ended(os.getpid(), 1)) is False, "another process has the pid"
+    assert asyncio.run(LinuxProcesses().ended(process.pid, start_time)) == Remains(seen=False)
+    assert asyncio.run(LinuxProcesses().ended(os.getpid(), 1)) == Remains(seen=False), "another process has the pid"
     with pytest.raises(NotFoundError):
         LinuxProcesses().identify(process.pid)

@@ -14,6 +14,7 @@ from aimd.domain.event import Event as NodeEvent
 from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
+from aimd.domain.process import Process
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.planning import effects as fx
 from aimd.planning.reconcile import Policy, Reconciler
@@ -136,8 +137,8 @@ class Desk:
     def join(self, name: str, pid: int, replica: int | None = None, start_time: int = 1) -> fx.Answer:
         return self._ask(lambda request: fx.HolderJoined(request, name, replica, pid, start_time, "python serve.py"))
 
-    def end(self, pid: int, start_time: int = 1, *, seen: bool = True) -> None:
-        self.tell(fx.HolderEnded(pid, start_time, seen))
+    def end(self, pid: int, start_time: int = 1, *, seen: bool = True, left: tuple[Process, ...] = ()) -> None:
+        self.tell(fx.HolderEnded(pid, start_time, seen, left))
 
     def drain(self, number: int, *, draining: bool = True) -> fx.Answer:
         return self._ask(lambda request: fx.DrainingSet(request, ADDRESSES[number], draining))

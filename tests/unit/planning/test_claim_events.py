@@ -7,14 +7,18 @@ from dataclasses import replace
 import pytest
 
 from aimd.domain.claim import Claim, ClaimState
+from aimd.domain.gpu import Observed
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.plan import Reason
+from aimd.domain.process import Process
 from aimd.domain.switch import ModeChange, SwitchState
 from aimd.errors import ConflictError, NotFoundError, RefusedError
 from aimd.planning import effects as fx
+from aimd.planning.reservations import unattributed
+from aimd.protocol.convert_claims import claim_message
 from tests.fakes.claims import places, spec
 from tests.unit.planning.desk import POLICY, Desk, desk
-from tests.unit.planning.paper import ADDRESSES, holder
+from tests.unit.planning.paper import ADDRESSES, holder, mode
 
 GRACE = POLICY.orphan_grace_seconds
 
@@ -30,6 +34,11 @@ def held(made: Desk, pid: int = 7, replica: int | None = None, name: str = "m", 
     answer = made.join(name, pid, replica, start_time)
     assert isinstance(answer, HolderRecord), answer
     return answer
+
+
+def refusal_hint(answer: fx.Answer) -> str:
+    assert isinstance(answer, RefusedError), answer
+    return answer.hint or ""
 
 
 def refused(answer: fx.Answer, kind: type, code: str) -> str:
@@ -308,6 +317,64 @@ def test_a_holder_stays_where_it_joined() -> None:
     made.submit((0, "DPX"), name="c2", drain=True, wait=1.0)
     made.run()
     assert made.ledger.changes["c2"].switches[0].reason is Reason.GPU_BUSY
+
+
+# -- processes that outlive their holder ---------------------------------------------------------------------------
+
+LEFT = (Process(70, 2, "worker a"), Process(71, 3, "worker b"))
+
+
+def test_what_is_left_of_a_holder_is_named_in_its_place() -> None:
+    made = served()
+    place = places(made.snapshot.claim("m"))[0]
+    held(made)
+    made.end(7, left=LEFT)
+    assert made.watched == [fx.WatchProcess(7, 1), fx.WatchProcess(7, 1, LEFT)]
+    told = [(each.pid, each.command) for each in claim_message(made.snapshot.claim("m"), made.snapshot).holders]
+    assert told == [(70, "worker a"), (71, "worker b")]
+    planned = made.reconciler.plan(((ADDRESSES[0], mode("SPX")),), drain=True)
+    assert [each.holder.pid for each in planned.blockers] == [70, 71]
+    made.submit((0, "SPX"), drain=True, wait=1.0)
+    made.run()
+    busy = made.ledger.changes["c1"].switches[0].message or ""
+    assert "pid 70 (worker a), pid 71 (worker b)" in busy
+    assert "pid 7 " not in busy
+    made.release("m")
+    assert events(made, "claim_released")[0].endswith(
+        "reserved until it ends: pid 70 (worker a) and pid 71 (worker b) on m/0"
+    )
+    hint = refusal_hint(made.claim("n", spec(24, at=place)))
+    assert "pid 70 (worker a) and pid 71 (worker b) of the former m/0" in hint
+    made.end(7, left=LEFT[1:])
+    assert made.watched[-1] == fx.WatchProcess(7, 1, LEFT[1:])
+    hint = refusal_hint(made.claim("n", spec(24, at=place)))
+    assert "pid 71 (worker b) of the former m/0" in hint
+    assert "pid 70" not in hint
+    made.end(7)
+    assert made.ledger.holders == {}
+
+
+def test_a_restarted_daemon_names_what_was_left_and_asks_anew() -> None:
+    made = served()
+    held(made)
+    made.end(7, left=LEFT)
+    made.start()
+    assert made.watched == [fx.WatchProcess(7, 1)], "what was left then may be over: nothing of it counts as known"
+    made.run()
+    assert made.snapshot.claim_holders[0].living == LEFT
+    made.end(7, seen=False)
+    orphan = made.snapshot.claim_holders[0]
+    assert (orphan.ended_at is None, orphan.survivors) == (False, ())
+    assert events(made, "orphan_found") == ["pid 7 (python serve.py) on m/0 ended unseen"]
+
+
+def test_memory_of_what_is_left_is_the_claims_use() -> None:
+    """Though its environment does not tell whose it is."""
+    made = served()
+    held(made)
+    made.end(7, left=LEFT)
+    client = replace(holder(70, 0), vram=((ADDRESSES[0], 0, 5 << 30),))
+    assert unattributed(made.reconciler._desk.holders, Observed((), (client,))) == {}
 
 
 # -- restarts ------------------------------------------------------------------------------------------------------
