@@ -72,6 +72,7 @@ AIMS = (
     Aim("cycles by messages of a C echo, 16 under way, two processors", of(MEASURED, "pipelined, 16 under way, two processors: cycles by messages of C epoll echo"), 0.5, "", at_least=True),
     Aim("cycles by messages of a C echo, 64 under way, two processors", of(MEASURED, "pipelined, 64 under way, two processors: cycles by messages of C epoll echo"), 0.5, "", at_least=True),
     Aim("cycles by messages of a C echo, 256 under way, two processors", of(MEASURED, "pipelined, 256 under way, two processors: cycles by messages of C epoll echo"), 0.5, "", at_least=True),
+    Aim("page of 3,000 series, beside generate_latest", ratio("page of 3000 series", "generate_latest"), 5, "times as fast", at_least=True),
 )  # fmt: skip
 
 

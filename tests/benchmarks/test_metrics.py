@@ -1,0 +1,112 @@
+"""What a page of metrics costs: rendered beside prometheus_client's generate_latest, and made of a whole node.
+
+Run: .venv/bin/pytest tests/benchmarks/test_metrics.py --benchmark-columns=min,median,max
+
+Both render the same families. generate_latest is given its own objects, made anew as a collector of prometheus_client
+makes them; in a second row it is given them ready-made, which no collector can do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from aimd.adapters.metrics.collector import NodeCollector
+from aimd.adapters.metrics.family import Descriptor, Family, as_metric
+from aimd.adapters.metrics.instruments import Instruments
+from aimd.adapters.metrics.render import Renderer
+from aimd.adapters.metrics.view import View
+from aimd.domain.claim import Assignment, Claim, ClaimSpec, QosClass, Slo
+from aimd.domain.metering import BUCKETS_SECONDS, ClassMeter, DispatchReading, Histogram, ModelMeter, PartitionMeter
+from aimd.domain.node import NodeSnapshot
+from aimd.domain.serving import PartitionKey
+from tests.fakes.node import ADDRESSES, fast_state, running_node
+
+SIZES = (300, 3_000, 10_000, 50_000)
+LABELS = ("model", "gpu_id", "partition_id", "class")
+GAUGE = Descriptor("a_depth", "gauge", "Waiting.", LABELS)
+COUNTER = Descriptor("a_requests", "counter", "Requests.", (*LABELS, "outcome"))
+HISTOGRAM = Descriptor("a_latency_seconds", "histogram", "Seconds.", LABELS, BUCKETS_SECONDS)
+LINES = len(BUCKETS_SECONDS) + 3
+
+
+class Collected:
+    """What generate_latest asks of a registry."""
+
+    def __init__(self, collect) -> None:
+        self.collect = collect
+
+
+def histogram(draw: random.Random) -> Histogram:
+    counts = sorted(draw.randrange(1 << 20) for _ in range(len(BUCKETS_SECONDS) + 1))
+    return Histogram(tuple(counts), draw.random() * 1e6)
+
+
+def families(size: int) -> list[Family]:
+    """So many series: about half of them of histograms, as on a node."""
+    draw = random.Random(size)
+    place = lambda n: (f"model-{n % 64}", ADDRESSES[n % 8], str(n // 64), "high")  # noqa: E731
+    quarter, histograms = size // 4, size // 2 // LINES
+    gauges = [(place(n), draw.randrange(1000)) for n in range(quarter)]
+    counters = [((*place(n), "released"), draw.random() * 1e9) for n in range(size - quarter - histograms * LINES)]
+    return [
+        GAUGE.of(gauges),
+        COUNTER.of(counters),
+        HISTOGRAM.histograms([(place(n), histogram(draw)) for n in range(histograms)]),
+    ]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("peer", ["aimd", "generate_latest", "generate_latest, ready-made"])
+def test_rendering(benchmark, peer: str, size: int) -> None:
+    found = families(size)
+    renderer = Renderer()
+    ready = [as_metric(one) for one in found]
+    call = {
+        "aimd": lambda: renderer.render(found, openmetrics=False),
+        "generate_latest": lambda: generate_latest(Collected(lambda: [as_metric(one) for one in found])),
+        "generate_latest, ready-made": lambda: generate_latest(Collected(lambda: ready)),
+    }[peer]
+    call()
+    benchmark.group = f"page of {size} series"
+    benchmark.extra_info.update(peer=peer, operations=size)
+    page = benchmark.pedantic(call, rounds=max(5, 60_000 // size), warmup_rounds=1)
+    assert sum(len(family.samples) for family in text_string_to_metric_families(page.decode())) == size
+
+
+def full_view() -> View:
+    """64 partitions with one model each, whose class is used."""
+
+    async def snapshot() -> NodeSnapshot:
+        async with running_node(fast_state("mi300x", 8)) as node:
+            await node.switch(*[(gpu, "CPX") for gpu in range(8)])
+            return node.snapshot
+
+    seen = asyncio.run(snapshot())
+    draw = random.Random(1)
+    partitions, models, claims = [], [], []
+    for number in range(64):
+        status = seen.gpus[number // 8]
+        key = PartitionKey(status.gpu.pci_address, number % 8, status.mode_epoch)
+        ended = dict.fromkeys(("released", "late", "failed", "revoked", "lost", "expired", "shed"), 12345)
+        meter = ClassMeter(3, 4, ended, histogram(draw), histogram(draw))
+        partitions.append(PartitionMeter(key, 16, 3, 4, 4096, closed=False))
+        models.append(ModelMeter(key, f"model-{number}", {QosClass.HIGH: meter}, 1e5, 1e3))
+        place = Assignment(f"model-{number}", 0, key.gpu, key.index, 1024, 1, key.mode_epoch)
+        claims.append(Claim(f"model-{number}", 0, ClaimSpec(1024, slo=Slo(0.1)), float(number), assignments=(place,)))
+    snapshot_ = NodeSnapshot(gpus=seen.gpus, claims=tuple(claims), ready=True)
+    return View("1", snapshot_, DispatchReading(tuple(partitions), tuple(models), {"granted": 1}))
+
+
+@pytest.mark.benchmark(group="page of a node with 64 partitions and 64 models")
+def test_page_of_a_full_node(benchmark) -> None:
+    view = full_view()
+    collector, renderer = NodeCollector(Instruments()), Renderer()
+    page = benchmark(lambda: renderer.render(collector.families(view), openmetrics=False))
+    lines = sum(not line.startswith(b"#") for line in page.splitlines())
+    benchmark.extra_info.update(peer="aimd", operations=lines)
+    print(f"\n{lines} series, {len(page) / 1024:.0f} KiB, {benchmark.stats.stats.min * 1e3:.2f} ms")
