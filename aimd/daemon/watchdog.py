@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 log = logging.getLogger("aimd")
 
-LOOKS = 4  # within the manager's period: a beat is asked for at one and has come by the next
+LOOKS = 4  # within the manager's period
+PEEK_SECONDS = 0.02  # between two looks whether a beat that was asked for has come
+COMPLAIN_SECONDS = 1.0  # so late a beat is in the log
 
 
 class Path(Protocol):
@@ -22,7 +25,7 @@ class Path(Protocol):
 
 
 class Watchdog:
-    """Feeds by `alive` when every path has turned since it was fed last.
+    """Asks all paths for a beat, and feeds by `alive` as soon as every one of them has turned since it was asked.
 
     Args:
         paths: by the name that the log gives them.
@@ -34,27 +37,25 @@ class Watchdog:
         self._paths = paths
         self._pause = seconds / LOOKS
         self._alive = alive
-        self._seen: dict[str, float] = {}
-        self._told: set[str] = set()
 
     async def run(self) -> None:
         """Until cancelled."""
-        self._alive()
         while True:
-            self._seen = {name: path.beats for name, path in self._paths.items()}
-            await self._fed()
+            await self._turned()
             self._alive()
-            self._told.clear()
-
-    async def _fed(self) -> None:
-        while True:
-            for path in self._paths.values():
-                path.ask_beat()
             await asyncio.sleep(self._pause)
-            hanging = [name for name, path in self._paths.items() if path.beats == self._seen[name]]
+
+    async def _turned(self) -> None:
+        seen = {name: path.beats for name, path in self._paths.items()}
+        for path in self._paths.values():
+            path.ask_beat()
+        complain_at = time.monotonic() + COMPLAIN_SECONDS
+        while True:
+            hanging = [name for name, path in self._paths.items() if path.beats == seen[name]]
             if not hanging:
                 return
-            for name in hanging:
-                if name not in self._told:
-                    log.error("the %s has not turned for %.1f s: the watchdog is not fed", name, self._pause)
-            self._told.update(hanging)
+            if time.monotonic() >= complain_at:
+                complain_at = float("inf")
+                for name in hanging:
+                    log.error("the %s does not turn: the watchdog is not fed until it does", name)
+            await asyncio.sleep(PEEK_SECONDS)

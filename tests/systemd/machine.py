@@ -61,7 +61,7 @@ class Machine:
         binds = [f"--bind={simulation.folder / name}:/sys/{name}" for name in SHOWN]
         self._console = (folder / "console").open("wb")
         self._nspawn = subprocess.Popen(
-            [*NSPAWN, f"--machine=aimd-{os.getpid()}-{folder.name[-8:]}", "-D", str(self.root), *binds],
+            [*NSPAWN, f"--machine=aimd-{os.getpid()}-{time.monotonic_ns()}", "-D", str(self.root), *binds],
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             stdin=subprocess.DEVNULL,
             stdout=self._console,

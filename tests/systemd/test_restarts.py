@@ -50,7 +50,7 @@ def kill_when_active(machine):
     return pid
 
 
-def test_twenty_kills_under_load_fail_nobody(machine, loaded, record_property):
+def test_twenty_kills_under_load_fail_nobody(machine, loaded):
     before = assignments(machine)
     process = loaded(30)
     time.sleep(1)
@@ -61,26 +61,26 @@ def test_twenty_kills_under_load_fail_nobody(machine, loaded, record_property):
     until(machine.active, "the daemon did not come back")
     assert process.poll() is None, "the clients had ended before the last kill"
     found = met(process)
-    record_property("leases", found["leases"])
-    record_property("worst_wait", round(found["worst"], 3))
+    print("leases", found["leases"])
+    print("worst_wait", round(found["worst"], 3))
     assert assignments(machine) == before
     assert machine.show("aimd", "NRestarts")["NRestarts"] == str(KILLS)
     assert found["worst"] < 10
 
 
-def test_restarts_fail_nobody(machine, loaded, record_property):
+def test_restarts_fail_nobody(machine, loaded):
     before, process = assignments(machine), loaded(8)
     time.sleep(0.5)
     for _ in range(3):
         machine.done("systemctl", "restart", "aimd")
         time.sleep(0.3)
     found = met(process)
-    record_property("worst_wait", round(found["worst"], 3))
+    print("worst_wait", round(found["worst"], 3))
     assert assignments(machine) == before
     assert found["worst"] < 10
 
 
-def test_an_upgrade_fails_nobody_and_keeps_state_and_configuration(machine, loaded, debian, tmp_path, record_property):
+def test_an_upgrade_fails_nobody_and_keeps_state_and_configuration(machine, loaded, debian, tmp_path):
     file = machine.root / "etc/aimd/aimd.toml"
     file.write_text(f"poll_seconds = 1.5\n{file.read_text()}")
     configured, before, pid = file.read_text(), assignments(machine), machine.main_pid()
@@ -91,6 +91,6 @@ def test_an_upgrade_fails_nobody_and_keeps_state_and_configuration(machine, load
     until(machine.active, "the daemon did not come back")
     assert machine.main_pid() not in (0, pid)
     found = met(process)
-    record_property("worst_wait", round(found["worst"], 3))
+    print("worst_wait", round(found["worst"], 3))
     assert file.read_text() == configured
     assert assignments(machine) == before

@@ -1,7 +1,6 @@
 """What the unit's sandbox denies and what it leaves: a probe runs in place of the daemon, all else as shipped."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -44,7 +43,8 @@ ALLOWED = {
     "watch another process",
     "read a credential",
 }
-FUSE = os.makedev(10, 229)  # a driver that is there, in place of KFD's
+# Numbers of drivers that are there, in place of KFD's: device rules go by the number. (fuse, and another.)
+DEVICES = {"kfd": (10, 229), "other": (10, 200)}
 REPLACED = {
     "Type": "oneshot",
     "ExecStart": f"{PYTHON} -I /opt/probe.py",
@@ -63,8 +63,8 @@ def outcomes(machine):
     for name, value in REPLACED.items():
         unit = re.sub(rf"^{name}=.*$", f"{name}={value}" if value else "", unit, flags=re.MULTILINE)
     (machine.root / "etc/systemd/system/probe.service").write_text(unit)
-    for device in ("kfd", "other"):
-        machine.done("sh", "-c", f"mknod /dev/{device} c {os.major(FUSE)} {os.minor(FUSE)} && chmod 666 /dev/{device}")
+    for name, (major, minor) in DEVICES.items():
+        machine.done("sh", "-c", f"mknod -m 666 /dev/{name} c {major} {minor}")
     machine.done("systemctl", "daemon-reload")
     machine.done("systemctl", "start", "probe")
     lines = machine.done("journalctl", "-u", "probe", "-o", "cat", "--no-pager").splitlines()

@@ -12,7 +12,7 @@ MARGIN_SECONDS = 0.5
 
 
 @pytest.mark.parametrize("path", ["control loop", "dispatch thread"])
-def test_a_path_that_hangs_ends_the_daemon(machine, path, record_property):
+def test_a_path_that_hangs_ends_the_daemon(machine, path):
     machine.done("systemctl", "start", "aimd")
     assert machine.show("aimd", "WatchdogUSec")["WatchdogUSec"] == "5s"
     before = machine.main_pid()
@@ -29,15 +29,15 @@ def test_a_path_that_hangs_ends_the_daemon(machine, path, record_property):
         took = time.monotonic() - hangs
         assert took < WATCHDOG_SECONDS + MARGIN_SECONDS
         until(machine.active, "it is not ready again")
-        record_property("restarted", round(took, 2))
-        record_property("ready", round(time.monotonic() - hangs, 2))
+        print("restarted", round(took, 2))
+        print("ready", round(time.monotonic() - hangs, 2))
     finally:
         held.close()
     assert machine.run("aimctl", "get", "gpus").returncode == 0
     said = [entry["MESSAGE"] for entry in machine.entries()]
     assert any("Watchdog timeout" in words for words in said)
     if path == "dispatch thread":
-        assert any(words.startswith("the dispatch thread has not turned") for words in said)
+        assert any(words.startswith("the dispatch thread does not turn") for words in said)
 
 
 def test_a_daemon_that_turns_is_left_alone(machine):
