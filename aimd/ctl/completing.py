@@ -16,7 +16,14 @@ from aimd.ctl.session import Session
 from aimd.errors import AimdError
 
 PATIENCE_SECONDS = 0.5
-KINDS = {"partition": "partitions", "claim": "claims", "assignment": "assignments", "model": "models", "plan": "plans"}
+KINDS = {
+    "partition": "partitions",
+    "claim": "claims",
+    "assignment": "assignments",
+    "model": "models",
+    "slo": "models",
+    "plan": "plans",
+}
 
 Ask = Callable[[ApiClient], list[str]]
 

@@ -20,6 +20,7 @@ from aimd.ctl.columns import (
 )
 from aimd.ctl.describe_model import describe_model
 from aimd.ctl.fields import UNKNOWN, flag, item, items, number, required, text, texts
+from aimd.ctl.slo_columns import describe_slo
 from aimd.ctl.tables import indented, listed, moment, size
 
 Payload = Mapping[str, Any]
@@ -29,7 +30,7 @@ def describe(kind: str, payload: Payload) -> str:
     """The object as text.
 
     Args:
-        kind: `gpu` (GpuMessage), `partition` (PartitionMessage), `claim` (ClaimMessage), `model` (ModelMessage) or
+        kind: `gpu` (GpuMessage), `partition` (PartitionMessage), `claim` (ClaimMessage), `model` and `slo` (ModelMessage) or
             `plan` (ChangeMessage).
         payload: the message as dicts and lists.
 
@@ -42,6 +43,7 @@ def describe(kind: str, payload: Payload) -> str:
         "partition": _partition,
         "claim": _claim,
         "model": describe_model,
+        "slo": describe_slo,
         "plan": _change,
     }
     return writers[kind](payload)

@@ -13,6 +13,7 @@ from aimd.ctl import columns
 from aimd.ctl.columns import BLOCKERS, GPUS, PARTITIONS, STEPS, Column, table
 from aimd.ctl.fields import items, text, texts
 from aimd.ctl.model_columns import MODELS
+from aimd.ctl.slo_columns import SLOS
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 
@@ -54,6 +55,8 @@ KINDS: Mapping[str, Kind] = {
     "assignment": Kind(_single, columns.ASSIGNMENTS, _NAME),
     "models": Kind(_within("models"), MODELS, _NAME),
     "model": Kind(_single, MODELS, _NAME),
+    "slos": Kind(_within("models"), SLOS, _NAME),
+    "slo": Kind(_single, SLOS, _NAME),
     "plans": Kind(_within("plans"), columns.CHANGES, _NAME),
     "plan": Kind(_single, columns.CHANGES, _NAME),
     "events": Kind(_within("events"), columns.EVENTS, columns.field("sequence")),
@@ -71,7 +74,7 @@ def render(kind: str, payload: Payload, fmt: str) -> str:
     Args:
         kind: `gpus` and `inventory` (InventoryMessage), `gpu` (GpuMessage), `partitions` (PartitionListMessage),
             `partition`, `claims` (ClaimListMessage), `claim`, `assignments` (AssignmentListMessage), `assignment`,
-            `models` (ModelListMessage), `model`,
+            `models` and `slos` (ModelListMessage), `model` and `slo` (ModelMessage),
             `plans` (ChangeListMessage), `plan` (ChangeMessage), `dry-run` (PlanMessage), `events` (EventListMessage),
             `event`, `node` (NodeMessage), and aimctl's own: `version`, `differences` and `findings`. `inventory` shows
             GPUs and partitions, `gpus` the GPUs alone.

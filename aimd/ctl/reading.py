@@ -12,6 +12,7 @@ from aimd.ctl.completing import object_names
 from aimd.ctl.describe import describe as described
 from aimd.ctl.fields import items, number, required, text
 from aimd.ctl.session import Session, output_option, segment, show
+from aimd.ctl.slo import model_with_objective, models_with_objectives
 from aimd.ctl.watching import events_about, watch_events, watch_objects
 from aimd.errors import AimdError, InvalidInputError
 
@@ -21,17 +22,18 @@ SINGULARS = {
     "claims": "claim",
     "assignments": "assignment",
     "models": "model",
+    "slo": "slo",
     "plans": "plan",
     "events": "event",
     "node": "node",
 }
-DESCRIBED = ("gpu", "partition", "claim", "model", "plan")
+DESCRIBED = ("gpu", "partition", "claim", "model", "slo", "plan")
 
 
 @click.command()
 @click.argument(
     "what",
-    metavar="gpus|partitions|claims|assignments|models|plans|events|node",
+    metavar="gpus|partitions|claims|assignments|models|slo|plans|events|node",
     type=click.Choice([*SINGULARS, *(word for word in SINGULARS.values() if word not in SINGULARS)]),
 )
 @click.argument("name", required=False, shell_complete=object_names)
@@ -41,6 +43,8 @@ DESCRIBED = ("gpu", "partition", "claim", "model", "plan")
 def get(session: Session, what: str, name: str | None, *, watch: bool, fmt: str) -> None:
     """List objects, or show the one called NAME.
 
+    slo lists the models whose claims have objectives.
+
     NAME is gpu0 or a PCI address, gpu0/3 for a partition (gpu0 for all of a GPU's), the name of a claim, model or plan,
     llama/0 for an assignment (llama for all of a claim's), or what events are about (llama, gpu0, set-mode-1).
     """
@@ -48,6 +52,10 @@ def get(session: Session, what: str, name: str | None, *, watch: bool, fmt: str)
     client = session.client
     if kind == "node" and (watch or name is not None):
         raise click.UsageError("there is one node: it takes no name and is not watched")
+    if kind == "slo" and watch:
+        raise click.UsageError(
+            "slo is not watched: aimctl get models --watch and aimctl top show burn rates and alerts"
+        )
     if watch and kind == "events":
         watch_events(client, 0, name, fmt)
     elif watch:
@@ -62,6 +70,8 @@ def listing(client: ApiClient, kind: str, name: str | None) -> tuple[str, dict[s
         about = events_about(client, name)
         answer = past_events(client, 0)
         return kind, answer | {"events": [event for event in answer["events"] if about(event)]}
+    if kind == "slo":
+        return ("slos", models_with_objectives(client)) if name is None else ("slo", model_with_objective(client, name))
     if name is None:
         return kind, client.get(f"/v1/{kind}")
     if kind == "partitions" and "/" not in name:
@@ -72,13 +82,14 @@ def listing(client: ApiClient, kind: str, name: str | None) -> tuple[str, dict[s
 
 
 @click.command()
-@click.argument("what", metavar="gpu|partition|claim|model|plan", type=click.Choice(DESCRIBED))
+@click.argument("what", metavar="gpu|partition|claim|model|slo|plan", type=click.Choice(DESCRIBED))
 @click.argument("name", shell_complete=object_names)
 @output_option
 @click.pass_obj
 def describe(session: Session, what: str, name: str, fmt: str) -> None:
-    """Show all that is known of one GPU, partition, claim, model or plan."""
-    answer = session.client.get(object_path(f"{what}s", name))
+    """Show all that is known of one GPU, partition, claim, model or plan, or of a model's service level (slo)."""
+    client = session.client
+    answer = model_with_objective(client, name) if what == "slo" else client.get(object_path(f"{what}s", name))
     if fmt in ("table", "wide"):
         click.echo(described(what, answer), nl=False)
     else:
