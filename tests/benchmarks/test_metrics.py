@@ -2,6 +2,8 @@
 
 Run: .venv/bin/pytest tests/benchmarks/test_metrics.py --benchmark-columns=min,median,max
 
+The last asks what a request at the dispatch socket of a real daemon with 64 partitions notices of a scrape every 100 ms.
+
 Both render the same families. generate_latest is given its own objects, made anew as a collector of prometheus_client
 makes them; in a second row it is given them ready-made, which no collector can do.
 """
@@ -10,6 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
 
 import pytest
 from prometheus_client import generate_latest
@@ -24,7 +30,10 @@ from aimd.domain.claim import Assignment, Claim, ClaimSpec, QosClass, Slo
 from aimd.domain.metering import BUCKETS_SECONDS, ClassMeter, DispatchReading, Histogram, ModelMeter, PartitionMeter
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.serving import PartitionKey
+from tests.benchmarks.peers.driving import Process, Sample
+from tests.e2e.programs import Daemon
 from tests.fakes.node import ADDRESSES, fast_state, running_node
+from tests.integration.unix_http import ask
 
 SIZES = (300, 3_000, 10_000, 50_000)
 LABELS = ("model", "gpu_id", "partition_id", "class")
@@ -32,6 +41,8 @@ GAUGE = Descriptor("a_depth", "gauge", "Waiting.", LABELS)
 COUNTER = Descriptor("a_requests", "counter", "Requests.", (*LABELS, "outcome"))
 HISTOGRAM = Descriptor("a_latency_seconds", "histogram", "Seconds.", LABELS, BUCKETS_SECONDS)
 LINES = len(BUCKETS_SECONDS) + 3
+SCRAPE_SECONDS = 0.1
+ROUNDS, TRIPS, ANYWHERE = 15, 20_000, -1
 
 
 class Collected:
@@ -110,3 +121,59 @@ def test_page_of_a_full_node(benchmark) -> None:
     lines = sum(not line.startswith(b"#") for line in page.splitlines())
     benchmark.extra_info.update(peer="aimd", operations=lines)
     print(f"\n{lines} series, {len(page) / 1024:.0f} KiB, {benchmark.stats.stats.min * 1e3:.2f} ms")
+
+
+@pytest.fixture
+def asked(tmp_path_factory, compiled) -> Iterator[tuple[Path, Process]]:
+    """The metrics socket of a daemon with 64 partitions that has models in use, and a client of its dispatch socket in C."""
+    home = tmp_path_factory.mktemp("m")
+    daemon = Daemon(home, "mi300x:8")
+    daemon.start()
+    try:
+        for gpu in range(8):
+            assert daemon.aimctl("set-mode", f"gpu{gpu}", "CPX/NPS1", "--wait", "20").returncode == 0
+        for model in ("wide", "narrow"):
+            assert daemon.aimctl("claim", model, "--memory", "8", "--qos", "high").returncode == 0
+        client = Process(compiled("load.c"), f"aimd:{daemon.runtime / 'dispatch.sock'}")
+        client.ask(f"processor {ANYWHERE}")
+        yield daemon.runtime / "metrics.sock", client
+        client.end()
+    finally:
+        daemon.close()
+
+
+@pytest.mark.timeout(300)
+def test_a_request_beside_scrapes(benchmark, asked) -> None:
+    path, client = asked
+    over, scraping, pages = threading.Event(), threading.Event(), []
+
+    def scrape() -> None:
+        while not over.wait(SCRAPE_SECONDS):
+            if scraping.is_set():
+                answer = ask(path, "/metrics")
+                assert answer.status == 200
+                pages.append(len(answer.body))
+
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+
+    def rounds() -> list[tuple[Sample, Sample]]:
+        found = []
+        for _ in range(ROUNDS):
+            pair = []
+            for event in (scraping.clear, scraping.set):
+                event()
+                pair.append(Sample.of(client.ask(f"trips 0 {TRIPS}")))
+            found.append(tuple(pair))
+        return found
+
+    found = benchmark.pedantic(rounds, rounds=1)
+    over.set()
+    scraper.join()
+    rows = {}
+    for percent in (50, 99.9):
+        quiet, scraped = (median(pair[place].percentile(percent) for pair in found) for place in (0, 1))
+        rows[f"a request beside scrapes, p{percent}"] = {"aimd": scraped, "aimd without scrapes": quiet}
+    ratio = median(scraped.percentile(99.9) / quiet.percentile(99.9) for quiet, scraped in found)
+    benchmark.extra_info.update(rows=rows, measured={"request, p99.9, with a scrape every 100 ms": ratio})
+    print(f"\n{len(pages)} pages of {pages[-1] / 1024:.0f} KiB; p99.9 with scrapes by without: {ratio:.2f}")
