@@ -10,12 +10,13 @@ from aimd.domain.claim import Assignment
 from aimd.domain.gpu import Gpu, Observed
 from aimd.domain.ledger import GpuRecord
 from aimd.domain.modes import PartitionMode
-from aimd.domain.plan import Desired
+from aimd.domain.plan import Desired, Reason
 from aimd.planning.planner import plan
 from aimd.planning.policy import Policy
-from aimd.planning.view import wished_by_layout
+from aimd.planning.view import contradictions, wished_by_layout
 
 Layout = Mapping[str, PartitionMode]  # by `default`, `gpu<n>` or PCI address
+TOLD_ELSEWHERE = frozenset({Reason.GPU_LOST, Reason.GPU_HIDDEN, Reason.GPU_GONE, Reason.MEMORY_MODE_PENDING})
 
 
 def layout_records(
@@ -35,7 +36,10 @@ def layout_records(
 
 
 def layout_problems(layout: Layout, policy: Policy, observed: Observed) -> list[str]:
-    """GPUs that the layout names and the node has not, and wishes that would be refused; a sentence each."""
+    """GPUs that the layout names and the node has not, or names twice, and wishes that would be refused; a sentence each.
+
+    Not of GPUs without partitions, and of hives whose memory mode waits for a driver load: these are told as such.
+    """
     names = {"default"} | {f"gpu{index}" for index in range(len(observed.gpus))}
     names |= {gpu.pci_address for gpu in observed.gpus}
     found = [
@@ -43,9 +47,15 @@ def layout_problems(layout: Layout, policy: Policy, observed: Observed) -> list[
         for name in layout
         if name not in names
     ]
+    found += [
+        f"layout names one GPU twice, as {index} = {_said(layout[index])} and as {address} = {_said(layout[address])}: "
+        "neither is carried out, give it one"
+        for index, address in contradictions(layout, observed.gpus)
+    ]
     wishes = wished_by_layout(layout, observed.gpus)
     planned = plan(Desired(wishes, policy.allow_memory_mode_change), observed)
-    return found + [f"layout: {refusal.message}; {refusal.hint}" for refusal in planned.refusals]
+    refused = [refusal for refusal in planned.refusals if refusal.reason not in TOLD_ELSEWHERE]
+    return found + [f"layout: {refusal.message}; {refusal.hint}" for refusal in refused]
 
 
 def slot_problems(policy: Policy, assignments: Iterable[Assignment]) -> list[str]:
@@ -59,3 +69,8 @@ def slot_problems(policy: Policy, assignments: Iterable[Assignment]) -> list[str
         for (gpu, index), slots in sorted(guaranteed.items())
         if slots > policy.slots_per_partition
     ]
+
+
+def _said(mode: PartitionMode) -> str:
+    """As the layout says it: without the part that it leaves open."""
+    return "/".join(str(part) for part in (mode.compute, mode.memory) if part is not None)

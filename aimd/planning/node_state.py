@@ -28,6 +28,8 @@ class NodeState:
         reload_seen: the driver was loaded since this was last looked at.
         driver_gone: it is not loaded now.
         announced: GPUs that were bound to the driver, of which no observation was taken since.
+        warnings: what the last look at the node could not make out.
+        complaints: what of the configuration cannot be carried out.
     """
 
     def __init__(self, first_generation: int) -> None:
@@ -39,6 +41,7 @@ class NodeState:
         self._arrived: set[str] = set()
         self.snapshot = NodeSnapshot(generation=first_generation)
         self.warnings: tuple[str, ...] = ()
+        self.complaints: tuple[str, ...] = ()
         self._observed: Observed | None = None
         self._shown: dict[str, Gpu] = {}
 
@@ -158,7 +161,7 @@ class NodeState:
             busy_rule=observed.busy_rule if observed is not None else BusyRule.UNKNOWN,
             ready=observed is not None,
             topology_generation=observed.topology_generation if observed is not None else None,
-            warnings=self.warnings,
+            warnings=(*self.warnings, *self.complaints),
         )
         if snapshot == self.snapshot:
             return None

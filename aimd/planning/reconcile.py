@@ -22,7 +22,8 @@ from aimd.errors import ConflictError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.claim_events import ClaimEvents
 from aimd.planning.claims import ClaimDesk, Wanted
-from aimd.planning.layouts import Layout, layout_problems, layout_records, slot_problems
+from aimd.planning.complaints import Complaints
+from aimd.planning.layouts import Layout, layout_records
 from aimd.planning.node_state import NodeState
 from aimd.planning.notes import drain_note, driver_note, reboot_note, under_way
 from aimd.planning.planner import plan
@@ -53,6 +54,7 @@ class Reconciler:
         self._desk = ClaimDesk(policy)
         self._wishes = OpenWishes(policy.wish_retry_seconds)
         self._claim_events = ClaimEvents(self._desk, self._node)
+        self._complaints = Complaints(self._node, self._desk)
         self._layout: fx.Started | None = None
         self._looked = False
         self._to_resume: set[str] = set()
@@ -115,7 +117,7 @@ class Reconciler:
                 kept = {record.address: record for record in kept_wishes(touched[-1], node.records)}
                 wished.update(kept)
                 node.records.update(kept)
-        self._layout = event
+        self._layout, self._complaints.layout = event, event.layout
         node.reload_seen = rebooted
         if not rebooted:  # hardware changes with the power off: within a boot a GPU that is missing is lost
             node.expect(node.records)
@@ -143,20 +145,24 @@ class Reconciler:
 
     def problems(self, event: fx.Reconfigured) -> list[str]:
         """What of a new configuration cannot be carried out as things are, a sentence each."""
-        if not self._node.scanned:
-            return []
-        refused = layout_problems(event.layout, event.policy, self._node.planning_view)
-        return refused + slot_problems(event.policy, self._desk.assignments)
+        return self._complaints.about(event.layout, event.policy)
+
+    def _complained(self, now: fx.Instant) -> Effects:
+        """The same of the configuration in force, told anew; while a change runs, the node is between two states."""
+        return self._complaints.renewed(now) if self._transaction is None else ()
 
     def _reconfigured(self, event: fx.Reconfigured, now: fx.Instant) -> Effects:
         """A changed layout is a new wish; an unchanged one leaves what was wished since. A setting may allow a wish now."""
         self._policy = self._desk.policy = event.policy
         self._wishes.retry_seconds = event.policy.wish_retry_seconds
         self._wishes.open_refused()
+        self._complaints.layout = event.layout
+        if self._layout is not None:
+            self._layout = replace(self._layout, layout=event.layout, layout_digest=event.layout_digest)
         if not self._node.scanned:
             return ()
         layout = self._apply_layout(event.layout, event.layout_digest, event.digest_before, event.layout_before)
-        return (*layout, *self._publish(), *self._next_work(now))
+        return (*layout, *self._complained(now), *self._publish(), *self._next_work(now))
 
     # -- observation -----------------------------------------------------------------------------------------
 
@@ -173,7 +179,7 @@ class Reconciler:
             return (*arrived, *self._progress(self._handled(self._transaction, event, now), now))
         if event.observed is None or event.token:
             return (*arrived, *self._publish())
-        return (*arrived, *self._first_scan(), *self._publish(), *self._next_work(now))
+        return (*arrived, *self._first_scan(), *self._complained(now), *self._publish(), *self._next_work(now))
 
     def _arrived(self, now: fx.Instant, *, gone: bool = False) -> Effects:
         """What was observed is shown, together with the claims that move because of it.
@@ -196,7 +202,7 @@ class Reconciler:
         if not node.scanned or event.generation != node.observed.topology_generation or node.warnings:
             return (fx.Scan(),)
         node.amend(replace(node.observed, holders=event.holders))
-        return (*self._publish(), *self._next_work(now))
+        return (*self._complained(now), *self._publish(), *self._next_work(now))
 
     def _driver_changed(self, event: fx.DriverChanged, now: fx.Instant) -> Effects:
         if event.kind == "driver_reloaded":

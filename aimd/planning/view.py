@@ -51,13 +51,25 @@ def pending_memory(changes: Iterable[ModeChange]) -> dict[str, MemoryMode]:
 
 
 def wished_by_layout(layout: Mapping[str, PartitionMode], gpus: Iterable[Gpu]) -> dict[str, PartitionMode]:
-    """Wishes by PCI address of a layout whose keys are `default`, `gpu<n>` or addresses; the most exact key wins."""
-    wishes = {}
-    for index, gpu in enumerate(gpus):
+    """Wishes by PCI address of a layout whose keys are `default`, `gpu<n>` or addresses; the most exact key wins.
+
+    A GPU that is named twice with different modes has no wish.
+    """
+    wishes, present = {}, tuple(gpus)
+    contradicted = {address for _, address in contradictions(layout, present)}
+    for index, gpu in enumerate(present):
+        if gpu.pci_address in contradicted:
+            continue
         wish = layout.get(gpu.pci_address) or layout.get(f"gpu{index}") or layout.get("default")
         if wish is not None:
             wishes[gpu.pci_address] = wish
     return wishes
+
+
+def contradictions(layout: Mapping[str, PartitionMode], gpus: Iterable[Gpu]) -> list[tuple[str, str]]:
+    """GPUs that a layout names by number and by address with different modes, by both names."""
+    names = [(f"gpu{index}", gpu.pci_address) for index, gpu in enumerate(gpus)]
+    return [(n, a) for n, a in names if n in layout and a in layout and layout[n] != layout[a]]
 
 
 def gpu_statuses(

@@ -61,7 +61,6 @@ def test_the_most_exact_key_of_a_layout_wins():
     layout = {
         "default": mode("SPX"),
         "gpu1": mode("DPX"),
-        "gpu2": mode("DPX"),
         ADDRESSES[2]: mode("CPX"),
         "gpu9": mode("QPX"),
     }
