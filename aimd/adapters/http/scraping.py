@@ -137,8 +137,6 @@ class MetricsEndpoint:
         except Exception:  # the API's handler: a page that fails must not end the daemon
             log.exception("%a failed", request.rel_url.raw_path)
             response = _problem(internal_problem(f"{request.method} {request.rel_url.raw_path}"))
-        if request.body_exists:
-            response.force_close()
         try:
             with contextlib.suppress(ConnectionError):
                 await response.prepare(request)

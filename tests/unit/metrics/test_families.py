@@ -99,7 +99,7 @@ def test_processes_that_stay_keep_their_reservation_once_for_each_replica():
         holder,
         gone,
         replace(gone, pid=11),
-        replace(gone, pid=12, ended_at=6.0),
+        replace(gone, claim="older", pid=12, ended_at=6.0),
         replace(holder, replica=1, pid=13),
     )
     units = node_families.reserved_units(snapshot(claims=(claim,), claim_holders=holders))

@@ -128,3 +128,12 @@ def test_the_numbers_that_are_not_finite():
     numbers = [(("p",), math.inf), (("m",), -math.inf), (("n",), math.nan)]
     page = Renderer().render([what.of(numbers)], openmetrics=False).decode()
     assert page.splitlines()[2:] == ['a{one="p"} +Inf', 'a{one="m"} -Inf', 'a{one="n"} NaN']
+
+
+def test_help_is_escaped_as_each_format_has_it():
+    what = Descriptor("a", "gauge", 'a "word", a \\ and\na line')
+    text, openmetrics = (
+        Renderer().render([what.of([])], openmetrics=kind).decode().splitlines()[0] for kind in (False, True)
+    )
+    assert text == '# HELP a a "word", a \\\\ and\\na line'
+    assert openmetrics == '# HELP a a \\"word\\", a \\\\ and\\na line'
