@@ -130,6 +130,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         poll_seconds: how often the topology's generation is looked at.
         memory_probe: whether HIP is asked, by a helper process, how much memory is free; hip_library: by which file of
             libamdhip64 (None: what the loader finds); probe_seconds: how often.
+        on_memory_overrun: what follows when a claim uses more memory than it has reserved for memory_overrun_seconds,
+            beside a finding and an event: "deny-new-leases": its model gets none there until it uses less.
         layout: modes by `default`, `gpu<n>` or PCI address, applied at start.
     """
 
@@ -140,6 +142,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_probe: Literal["hip", "off"] = "hip"
     hip_library: str | None = None
     probe_seconds: Seconds = 300.0
+    on_memory_overrun: Literal["report", "deny-new-leases"] = "report"
+    memory_overrun_seconds: Seconds = 10.0
     log_level: str = "info"
     switching: Switching = Switching()
     placement: Placement = Placement()

@@ -192,6 +192,7 @@ class DispatchService:
                     default_class=CLASSES[model.qos],
                     budget_ns=settings.waits_ns,
                     latency_target_ns=round(min(model.latency_seconds or 0, LONGEST_LATENCY) * SECOND),
+                    denied=model.denied,
                 ),
                 guarantee=model.guarantee,
                 limit=None if model.limit is None else min(model.limit, settings.slots),

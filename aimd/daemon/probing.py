@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from aimd.config import Config
 from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.domain.probe import ProbeReport, ProbeState
+from aimd.planning import effects as fx
 from aimd.ports import MemoryProbe, Sysfs
 from aimd.rundirs import RunDirectories
 
@@ -28,6 +29,7 @@ RETRY_SECONDS = 1.0  # after a probe that was held or met a topology that moved
 SYSTEM_ROOT = "/sys"
 OF_ALL_GPUS = (ProbeState.OFF, ProbeState.NO_LIBRARY, ProbeState.WRONG_LIBRARY)
 Changed = Callable[[int, float], Awaitable[NodeSnapshot]]
+Told = Callable[[fx.Probed], None]
 
 
 class NoProbe:
@@ -73,18 +75,25 @@ class Prober:
         probe: asked.
         snapshot, changed: the node as published last, and ports.ControlPlane.changed.
         seconds: between two probes of a GPU.
+        told: is given each new report with the mode epoch that was asked about.
 
     Attributes:
         reports: the last one by PCI address.
     """
 
     def __init__(
-        self, probe: MemoryProbe, snapshot: Callable[[], NodeSnapshot], changed: Changed, seconds: float
+        self,
+        probe: MemoryProbe,
+        snapshot: Callable[[], NodeSnapshot],
+        changed: Changed,
+        seconds: float,
+        told: Told = lambda _probed: None,
     ) -> None:
         self._probe = probe
         self._snapshot = snapshot
         self._changed = changed
         self._seconds = seconds
+        self._told = told
         self._due: dict[str, tuple[int, float]] = {}  # mode epoch that was asked about, and when to ask again
         self.reports: dict[str, ProbeReport] = {}
 
@@ -126,6 +135,7 @@ class Prober:
             before = self.reports.get(other.gpu.pci_address)
             if report.state is not ProbeState.HELD or before is None:
                 self.reports[other.gpu.pci_address] = replace(report, gpu=other.gpu.pci_address)
+                self._told(fx.Probed(self.reports[other.gpu.pci_address], other.mode_epoch))
             if other is status and (before is None or before.state is not report.state):
                 told = f": {report.message}" if report.message else ""
                 log.log(_level(report.state), "%s: memory by HIP is %s%s", status.name, report.state, told)

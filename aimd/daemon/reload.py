@@ -11,6 +11,7 @@ from aimd.config import Config, Dispatch, read_config
 from aimd.daemon.dispatch_setup import settings_of
 from aimd.daemon.dispatching import ServiceSettings
 from aimd.daemon.loop import Reload
+from aimd.domain.accounting import OverrunPolicy
 from aimd.planning import effects as fx
 from aimd.planning.policy import Policy
 from aimd.planning.rooms import Repartition
@@ -46,6 +47,8 @@ def policy_of(config: Config) -> Policy:
         repartition=Repartition(placement.repartition),
         slots_per_partition=placement.slots_per_partition,
         orphan_grace_seconds=placement.orphan_grace_seconds,
+        on_memory_overrun=OverrunPolicy(config.on_memory_overrun),
+        overrun_seconds=config.memory_overrun_seconds,
     )
 
 

@@ -15,14 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aimd.adapters.amdgpu.driver import AmdgpuDriver
-from aimd.adapters.amdgpu.layout import SYSTEM, SysfsLayout
+from aimd.adapters.amdgpu.layout import SYSTEM
 from aimd.adapters.amdgpu.sysfs import OsSysfs
+from aimd.adapters.callers import pod_of
 from aimd.adapters.http.peer import Operators
 from aimd.adapters.http.server import LocalApi, NodeFacts
 from aimd.adapters.journal import about
 from aimd.adapters.ledger import SqliteLedger
 from aimd.adapters.metrics.instruments import Instruments
-from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, holder_of
+from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, holder_of, start_time_of
 from aimd.config import Config
 from aimd.daemon.counting import CountedControl, CountedLedger, TimedReconciler, counted_reload
 from aimd.daemon.dispatch_setup import dispatch_service
@@ -154,15 +155,14 @@ async def run(
                 config, paths, machine.boot_id, operators, lambda: loop.snapshot, given.get("dispatch")
             )
             probe = memory_probe(config, machine.sysfs, paths, simulated=machine.simulated is not None)
-            driver = AmdgpuDriver(machine.sysfs, command_of, _layout(config, machine), holder_of)
-            executor = Executor(driver, LinuxProcesses(), service, probe)
+            executor = Executor(_driver(config, machine), LinuxProcesses(), service, probe)
             generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
             reconciler = TimedReconciler(policy_of(config), machine.boot_id, generation, instruments)
             reload = _reload(config_path, config, service, instruments, supervision)
             loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload)
             root = config.sysfs_root if machine.simulated is None else None
             observer = Observer(service, lambda: loop.snapshot, generation, totals)
-            prober = Prober(probe, lambda: loop.snapshot, loop.changed, config.probe_seconds)
+            prober = Prober(probe, lambda: loop.snapshot, loop.changed, config.probe_seconds, loop.post)
             node_facts = NodeFacts(machine.boot_id, machine.simulated, started, root)
             api = LocalApi(CountedControl(loop, instruments), operators, node_facts, observer)
             meter = DispatchMeter(service, lambda: loop.snapshot, totals)
@@ -193,8 +193,9 @@ def _reload(
     return supervision.announced(counted_reload(reloading(path, config, service.reconfigure), meters))
 
 
-def _layout(config: Config, machine: Node) -> SysfsLayout:
-    return replace(SYSTEM, root=config.sysfs_root) if machine.simulated is None else SYSTEM
+def _driver(config: Config, machine: Node) -> AmdgpuDriver:
+    layout = replace(SYSTEM, root=config.sysfs_root) if machine.simulated is None else SYSTEM
+    return AmdgpuDriver(machine.sysfs, command_of, layout, holder_of, start_time_of, pod_of)
 
 
 def _stopping() -> asyncio.Event:

@@ -143,8 +143,10 @@ class Gpu:
 class Holder:
     """A process that is a KFD client, and the GPUs it holds (every GPU that its device cgroup permits).
 
-    `vram` has (PCI address, partition index, bytes) for each partition whose memory it uses. `owner` is the claim holder
-    (pid, start time) that it belongs to by its environment.
+    `vram` has (PCI address, partition index, bytes) for each partition whose memory it uses, `unread` (PCI address,
+    index) for those whose counter could not be read. `start_time` is field 22 of its stat, None if it has ended (and the
+    driver has not released it yet). `owner` is the claim holder (pid, start time) that it belongs to by its environment,
+    `pod` the UID of its pod, "" in a pod whose UID cannot be told.
     """
 
     pid: int
@@ -152,6 +154,9 @@ class Holder:
     gpus: frozenset[str]
     vram: tuple[tuple[str, int, int], ...] = ()
     owner: tuple[int, int] | None = None
+    start_time: int | None = None
+    pod: str | None = None
+    unread: tuple[tuple[str, int], ...] = ()
 
 
 class BusyRule(str, Enum):
@@ -169,7 +174,7 @@ class Observed:
     """One consistent scan of a node: nothing moved while it was read.
 
     `pending_memory` is aimd's own memory of requests that the next driver load applies, by PCI address: the driver
-    shows them nowhere.
+    shows them nowhere. `system_bytes` is the machine's RAM as KFD counts it, None if unknown.
     """
 
     gpus: tuple[Gpu, ...]
@@ -178,6 +183,7 @@ class Observed:
     busy_rule: BusyRule = BusyRule.UNKNOWN
     warnings: tuple[str, ...] = ()
     pending_memory: Mapping[str, MemoryMode] = field(default_factory=dict)
+    system_bytes: int | None = None
 
     def gpu(self, address: str) -> Gpu | None:
         return next((gpu for gpu in self.gpus if gpu.pci_address == address), None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from aimd.domain.accounting import MemoryBoard, MemoryFinding
 from aimd.domain.claim import Claim
 from aimd.domain.gpu import BusyRule, Gpu, Holder
 from aimd.domain.ledger import HolderRecord
@@ -43,7 +44,8 @@ class GpuStatus:
 class NodeSnapshot:
     """All of the node at one instant; replaced as a whole, never changed.
 
-    `generation` grows with every snapshot of one daemon.
+    `generation` grows with every snapshot of one daemon, but for those in which `memory` alone has changed: what is used
+    moves all the time, and nobody is to be told of that.
     """
 
     generation: int = 0
@@ -56,6 +58,8 @@ class NodeSnapshot:
     ready: bool = False
     topology_generation: int | None = None
     warnings: tuple[str, ...] = ()
+    findings: tuple[MemoryFinding, ...] = ()
+    memory: MemoryBoard = field(default_factory=MemoryBoard, compare=False)
 
     def find(self, selector: str) -> GpuStatus:
         """The GPU named by `gpu<n>`, by its number or by its PCI address, in any case.

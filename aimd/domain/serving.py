@@ -27,6 +27,7 @@ class ServedModel:
         guarantee, limit: slots; a limit of None is the partition's capacity.
         weight: 1 to 1000.
         latency_seconds: target from acquire to release; None: no target.
+        denied: it holds more memory than it was given, and gets no new leases.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ServedModel:
     limit: int | None
     weight: int
     latency_seconds: float | None = None
+    denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ from aimd.domain.plan import Blocker, Plan, Reason, Refusal, StepKind
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.errors import ConflictError, NotFoundError, RefusedError
 from aimd.planning import effects as fx
+from aimd.planning.accounting import unattributed_use
 from aimd.planning.node_state import NodeState
 from aimd.planning.placement import Placement, place
 from aimd.planning.policy import Policy
-from aimd.planning.reservations import left_behind, unattributed
+from aimd.planning.reservations import left_behind
 from aimd.planning.rooms import Occupancy
 from aimd.planning.underway import UnderWay
 
@@ -145,11 +146,13 @@ class ClaimDesk:
         return Wanted(placed if not found.switches else replace(placed, state=ClaimState.SWITCHING), found.switches)
 
     def _occupancy(self, node: NodeState, assignments: tuple[Assignment, ...]) -> Occupancy:
+        left = left_behind(self.holders.values(), self.assignments, node)
+        reserved = (*self.assignments, *(one.kept for one in left))
         return Occupancy(
             assignments=assignments,
-            left_behind=left_behind(self.holders.values(), self.assignments, node),
+            left_behind=left,
             draining=frozenset(record.address for record in node.records.values() if record.draining),
-            unattributed=unattributed(self.holders, node.observed),
+            unattributed=unattributed_use(node.observed.holders, self.holders, reserved),
             wishes={record.address: record.wish for record in node.records.values() if record.wish is not None},
             slots_per_partition=self.policy.slots_per_partition,
             repartition=self.policy.repartition,

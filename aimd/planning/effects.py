@@ -13,6 +13,7 @@ from aimd.domain.gpu import Holder, Observed
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.node import NodeSnapshot
+from aimd.domain.probe import ProbeReport
 from aimd.domain.process import Process
 from aimd.domain.switch import ModeChange
 from aimd.errors import AimdError
@@ -63,6 +64,14 @@ class Polled:
 
     generation: int | None
     holders: tuple[Holder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """HIP was asked for the memory of a GPU that had this mode epoch then."""
+
+    report: ProbeReport
+    mode_epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +203,7 @@ Event = (
     | Scanned
     | PollDue
     | Polled
+    | Probed
     | DriverChanged
     | Submitted
     | ClaimRequested

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from aimd.domain.accounting import MemoryBoard
 from aimd.domain.claim import Claim
 from aimd.domain.event import Event as NodeEvent
 from aimd.domain.gpu import BusyRule, Gpu, GpuState, Observed
@@ -27,6 +28,7 @@ class NodeState:
         changes: mode changes by name, oldest first.
         reload_seen: the driver was loaded since this was last looked at.
         driver_gone: it is not loaded now.
+        readable: the last look at the node, or at its processes, has brought something.
         announced: GPUs that were bound to the driver, of which no observation was taken since.
         warnings: what the last look at the node could not make out.
         complaints: what of the configuration cannot be carried out.
@@ -37,6 +39,7 @@ class NodeState:
         self.changes: dict[str, ModeChange] = {}
         self.reload_seen = False
         self.driver_gone = False
+        self.readable = False
         self.announced: set[str] = set()
         self._arrived: set[str] = set()
         self.snapshot = NodeSnapshot(generation=first_generation)
@@ -75,6 +78,14 @@ class NodeState:
         self.announced.clear()
         self._observed = carried_over(observed, self._observed, self._shown.values())
         self.warnings = observed.warnings
+        self.readable = True
+
+    def miss(self, failure: str, *, gone: bool) -> None:
+        """A look has brought nothing; `gone` tells that the driver is not loaded."""
+        self.warnings = (failure,)
+        self.readable = False
+        if gone:
+            self.lose_driver()
 
     def amend(self, observed: Observed) -> None:
         """Replace the observation by itself with something learned."""
@@ -141,7 +152,11 @@ class NodeState:
     # -- snapshot --------------------------------------------------------------------------------------------
 
     def refresh(
-        self, active: ModeChange | None, claims: tuple[Claim, ...], holders: tuple[HolderRecord, ...]
+        self,
+        active: ModeChange | None,
+        claims: tuple[Claim, ...],
+        holders: tuple[HolderRecord, ...],
+        memory: MemoryBoard,
     ) -> NodeSnapshot | None:
         """The new snapshot, None if nothing in it has changed."""
         observed = self._observed
@@ -154,7 +169,7 @@ class NodeState:
                 active,
                 frozenset(assignment.gpu for claim in claims for assignment in claim.assignments),
             ),
-            holders=tuple(replace(h, vram=(), owner=None) for h in observed.holders) if observed is not None else (),
+            holders=tuple(replace(h, vram=(), unread=(), owner=None) for h in observed.holders) if observed else (),
             changes=tuple(self.changes.values()),
             claims=claims,
             claim_holders=holders,
@@ -162,8 +177,11 @@ class NodeState:
             ready=observed is not None,
             topology_generation=observed.topology_generation if observed is not None else None,
             warnings=(*self.warnings, *self.complaints),
+            findings=memory.findings,
+            memory=memory,
         )
-        if snapshot == self.snapshot:
+        if snapshot == self.snapshot and memory is self.snapshot.memory:
             return None
-        self.snapshot = replace(snapshot, generation=self.snapshot.generation + 1)
+        told = snapshot != self.snapshot
+        self.snapshot = replace(snapshot, generation=self.snapshot.generation + told)
         return self.snapshot

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aimd.domain.accounting import OverrunPolicy
 from aimd.planning.rooms import Repartition
 
 
@@ -11,6 +12,7 @@ from aimd.planning.rooms import Repartition
 class Policy:
     """The part of the configuration that planning sees; times in seconds.
 
+    `overrun_seconds` is how long a claim has used more memory than it has reserved before that is a finding.
     `reload_seconds` is what the GPUs of a hive have to come back after a driver load: with eight of them minutes.
     """
 
@@ -22,3 +24,5 @@ class Policy:
     repartition: Repartition = Repartition.WHEN_IDLE
     slots_per_partition: int = 16
     orphan_grace_seconds: float = 60.0
+    on_memory_overrun: OverrunPolicy = OverrunPolicy.REPORT
+    overrun_seconds: float = 10.0

@@ -24,6 +24,7 @@ from aimd.planning.claim_events import ClaimEvents
 from aimd.planning.claims import ClaimDesk, Wanted
 from aimd.planning.complaints import Complaints
 from aimd.planning.layouts import Layout, layout_records
+from aimd.planning.memory import MemoryWatch
 from aimd.planning.node_state import NodeState
 from aimd.planning.notes import drain_note, driver_note, reboot_note, under_way
 from aimd.planning.planner import plan
@@ -53,8 +54,9 @@ class Reconciler:
         self._node = NodeState(first_generation)
         self._desk = ClaimDesk(policy)
         self._wishes = OpenWishes(policy.wish_retry_seconds)
-        self._claim_events = ClaimEvents(self._desk, self._node)
         self._complaints = Complaints(self._node, self._desk)
+        self._claim_events = ClaimEvents(self._desk, self._node)
+        self._memory = MemoryWatch(self._desk, self._node)
         self._layout: fx.Started | None = None
         self._looked = False
         self._to_resume: set[str] = set()
@@ -67,6 +69,7 @@ class Reconciler:
             fx.PollDue: self._poll_due,
             fx.Polled: self._polled,
             fx.DriverChanged: self._driver_changed,
+            fx.Probed: lambda event, now: (*self._memory.probed(event, now), *self._publish()),
             fx.Submitted: self._submitted,
             fx.Reconfigured: self._reconfigured,
             fx.ClaimRequested: self._claim_requested,
@@ -87,7 +90,9 @@ class Reconciler:
             return handler(event, now)
         if self._transaction is None or event.token != self._token:  # type: ignore[union-attr]
             return ()
-        return self._progress(self._handled(self._transaction, event, now), now)
+        reached = self._handled(self._transaction, event, now)
+        looked = self._memory.look(now) if isinstance(event, fx.HoldersSeen) else ()
+        return (*looked, *self._progress(reached, now))
 
     def plan(
         self, wishes: tuple[tuple[str, PartitionMode], ...], *, drain: bool = False, holders: Holders | None = None
@@ -171,9 +176,7 @@ class Reconciler:
         if event.observed is not None:
             self._node.take(event.observed)
         else:
-            self._node.warnings = (event.failure or "the node could not be scanned",)
-            if event.gone:
-                self._node.lose_driver()
+            self._node.miss(event.failure or "the node could not be scanned", gone=event.gone)
         arrived = self._arrived(now, gone=event.gone) if self._node.scanned else ()
         if event.token and event.token == self._token and self._transaction is not None:
             return (*arrived, *self._progress(self._handled(self._transaction, event, now), now))
@@ -189,7 +192,7 @@ class Reconciler:
         hidden = self._transaction.hidden if self._transaction is not None and not gone else frozenset()
         write = self._node.adopt(hidden, now.wall)
         adopted: Effects = () if write.empty else (fx.Commit(write),)
-        return (*adopted, *self._claim_events.settle(now, self._under_way, hidden))
+        return (*adopted, *self._claim_events.settle(now, self._under_way, hidden), *self._memory.look(now))
 
     def _poll_due(self, _event: fx.PollDue, now: fx.Instant) -> Effects:
         expired = self._claim_events.expire(now)
@@ -202,7 +205,7 @@ class Reconciler:
         if not node.scanned or event.generation != node.observed.topology_generation or node.warnings:
             return (fx.Scan(),)
         node.amend(replace(node.observed, holders=event.holders))
-        return (*self._complained(now), *self._publish(), *self._next_work(now))
+        return (*self._memory.look(now), *self._complained(now), *self._publish(), *self._next_work(now))
 
     def _driver_changed(self, event: fx.DriverChanged, now: fx.Instant) -> Effects:
         if event.kind == "driver_reloaded":
@@ -386,7 +389,8 @@ class Reconciler:
         active = self._transaction.change if self._transaction is not None else None
         desk = self._desk
         self._taken |= desk.taken
-        snapshot = self._node.refresh(active, tuple(desk.claims.values()), tuple(desk.holders.values()))
+        claims, holders = tuple(desk.claims.values()), tuple(desk.holders.values())
+        snapshot = self._node.refresh(active, claims, holders, self._memory.board())
         return (fx.Publish(snapshot),) if snapshot is not None else ()
 
     def _answered(self, effects: Effects) -> Effects:

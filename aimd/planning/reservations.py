@@ -1,17 +1,14 @@
-"""What is reserved or used beside the places of claims: by processes that outlive their claim, and by those of none."""
+"""What is reserved beside the places of claims: by processes that outlive their claim."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from aimd.domain.claim import Assignment
-from aimd.domain.gpu import Observed
 from aimd.domain.ledger import HolderRecord
 from aimd.planning.node_state import NodeState
 from aimd.planning.rooms import LeftBehind
-
-Processes = Mapping[tuple[int, int], HolderRecord]
 
 
 def left_behind(
@@ -33,14 +30,3 @@ def left_behind(
         living = tuple((process.pid, process.command) for process in holder.living)
         found[key] = replace(before, processes=(*before.processes, *living))
     return tuple(found.values())
-
-
-def unattributed(holders: Processes, observed: Observed) -> dict[tuple[str, int], int]:
-    """Bytes on each partition that processes of no claim use: nobody has reserved them, and they are not free."""
-    own = {pid for pid, _ in holders} | {process.pid for holder in holders.values() for process in holder.survivors}
-    used: dict[tuple[str, int], int] = {}
-    for client in observed.holders:
-        strange = client.pid not in own and client.owner not in holders
-        for gpu, index, size in client.vram if strange else ():
-            used[gpu, index] = used.get((gpu, index), 0) + size
-    return used

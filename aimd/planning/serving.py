@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from aimd.domain.claim import Claim
 from aimd.domain.node import NodeSnapshot
@@ -22,9 +23,12 @@ def between_modes(snapshot: NodeSnapshot) -> frozenset[str]:
 def served_partitions(snapshot: NodeSnapshot, closed: AbstractSet[str] = frozenset()) -> tuple[ServedPartition, ...]:
     """Every partition that is there, in order, with the models assigned to it; `closed` are GPUs being drained."""
     models: dict[PartitionKey, list[ServedModel]] = {}
+    denied = {(found.claim, found.gpu, found.index, found.mode_epoch) for found in snapshot.findings if found.denied}
     for claim in snapshot.claims:
         for key, replicas in _places(claim).items():
-            models.setdefault(key, []).append(_model(claim, replicas))
+            model = _model(claim, replicas)
+            is_denied = (claim.name, key.gpu, key.index, key.mode_epoch) in denied
+            models.setdefault(key, []).append(replace(model, denied=True) if is_denied else model)
     shut = closed | between_modes(snapshot)
     keys = (
         PartitionKey(status.gpu.pci_address, partition.index, status.mode_epoch)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 
 from aimd.domain.models import GFX_950
-from aimd.sim.hardware import CU_SLOTS_PER_XCC, PAGE, SimModel
+from aimd.sim.hardware import CU_SLOTS_PER_XCC, GIB, PAGE, SimModel
 from aimd.sim.state import KfdNode, SimGpu, SimState
 
 ARRAYS_PER_XCC = 4
 SDMA_PER_NODE = 2  # kfd_get_num_sdma_engines: at most two with XGMI, the others count as XGMI engines
-CPU_BANK_BYTES = 1081864880128  # of the MI308X capture; per socket
 
 
 def unique_id(state: SimState, gpu: SimGpu, node: KfdNode) -> int:
@@ -132,11 +131,10 @@ def gpu_memory_bank(node: KfdNode) -> str:
     )
 
 
-def cpu_memory_bank() -> str:
-    """`mem_banks/0/properties` of a CPU node: system memory (heap_type 0)."""
-    return _render(
-        [("heap_type", 0), ("size_in_bytes", CPU_BANK_BYTES), ("flags", 0), ("width", 64), ("mem_clk_max", 5600)]
-    )
+def cpu_memory_bank(state: SimState) -> str:
+    """`mem_banks/0/properties` of a CPU node: its socket's share of the system memory (heap_type 0)."""
+    size = state.system_memory_gib * GIB // state.sockets
+    return _render([("heap_type", 0), ("size_in_bytes", size), ("flags", 0), ("width", 64), ("mem_clk_max", 5600)])
 
 
 def caches(model: SimModel, node: KfdNode) -> list[str]:

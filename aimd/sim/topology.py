@@ -88,7 +88,7 @@ class Topology:
             "gpu_id": constant("0\n"),
             "name": constant("\n"),
             "properties": constant(text),
-            "mem_banks": nested({"0/properties": constant(cpu_memory_bank())}),
+            "mem_banks": nested({"0/properties": constant(cpu_memory_bank(self._driver.state))}),
             "caches": folder({}),
             "io_links": lazy(lambda: _numbers([self._link(link) for link in io_links(ends, number)])),
             "p2p_links": lazy(lambda: _numbers([self._link(link) for link in p2p_links(ends, number)])),

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aimd.adapters.amdgpu.driver import AmdgpuDriver
+from aimd.adapters.callers import pod_of
 from aimd.adapters.ledger import SqliteLedger
-from aimd.adapters.processes import LinuxProcesses, command_of, holder_of
+from aimd.adapters.processes import LinuxProcesses, command_of, holder_of, start_time_of
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.simulation import Simulation
@@ -97,7 +98,7 @@ async def running_node(
     node = sim if isinstance(sim, SimulatedNode) else SimulatedNode(sim if sim is not None else fast_state())
     path = directory / "ledger.db" if directory is not None else Path(":memory:")
     ledger = ledger or SqliteLedger(path, time.time())
-    adapter = driver or AmdgpuDriver(node, command_of, owner_of=holder_of)
+    adapter = driver or AmdgpuDriver(node, command_of, owner_of=holder_of, start_time_of=start_time_of, pod_of=pod_of)
     executor = Executor(adapter, LinuxProcesses(), IdleDispatch(), probe)
     policy = policy or Policy(wait_seconds=2.0, settle_seconds=2.0)
     reconciler = Reconciler(policy, boot_id or node.boot_id, first_generation)

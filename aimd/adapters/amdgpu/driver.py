@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 
-from aimd.adapters.amdgpu.clients import Identification, Place, read_clients
+from aimd.adapters.amdgpu.clients import ClientReader, Identification, Place
 from aimd.adapters.amdgpu.layout import SYSTEM, SysfsLayout
 from aimd.adapters.amdgpu.pci import COMPUTE_FILE, MEMORY_FILE, PciFiles, PciReader
 from aimd.adapters.amdgpu.topology import KfdNode, Topology, read_generation, read_topology
@@ -26,7 +26,7 @@ class AmdgpuDriver:
         sysfs: the lowest port; the real one or the simulated node.
         command_of: command line of a pid for people, None when it has ended.
         layout: where topology and PCI devices lie, for captures.
-        owner_of: pid and start time of the claim holder that a pid belongs to, None if it belongs to none.
+        owner_of, start_time_of, pod_of: what else is told of a KFD client, see Identification.
     """
 
     def __init__(
@@ -35,9 +35,12 @@ class AmdgpuDriver:
         command_of: Callable[[int], str | None],
         layout: SysfsLayout = SYSTEM,
         owner_of: Callable[[int], tuple[int, int] | None] = lambda _pid: None,
+        start_time_of: Callable[[int], int | None] = lambda _pid: None,
+        pod_of: Callable[[int, int], str | None] = lambda _pid, _start: None,
     ) -> None:
         self._sysfs = sysfs
-        self._identify = Identification(command_of, owner_of)
+        identify = Identification(command_of, owner_of, start_time_of, pod_of)
+        self._clients = ClientReader(sysfs, layout.processes, identify)
         self._layout = layout
         self._places: dict[int, Place] = {}
 
@@ -53,7 +56,7 @@ class AmdgpuDriver:
         raise UnstableError("the KFD topology moved while mode files were read", hint="the next scan will do")
 
     def holders(self) -> tuple[Holder, ...]:
-        return read_clients(self._sysfs, self._layout.processes, self._places, self._identify)
+        return self._clients.read(self._places)
 
     def generation(self) -> int | None:
         return read_generation(self._sysfs, self._layout.topology)
@@ -102,7 +105,9 @@ class AmdgpuDriver:
                 gpus.append(_gpu(address, by_address[address], files, absence))
         rule = self._busy_rule(gpus)
         warnings = (*_warnings(topology), *reader.warnings)
-        return Observed(tuple(gpus), self.holders(), topology.generation, rule, warnings)
+        return Observed(
+            tuple(gpus), self.holders(), topology.generation, rule, warnings, system_bytes=topology.system_bytes
+        )
 
     def _pci_addresses(self) -> list[str]:
         for folder in self._layout.pci:

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 CHUNK = 64 * 1024
+PAGE = 4096  # what a sysfs attribute has at most
 
 
 class OsSysfs:
@@ -21,12 +22,12 @@ class OsSysfs:
     def read(self, path: str) -> bytes:
         descriptor = os.open(self._path(path), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            parts = []
-            offset = 0
-            while part := os.pread(descriptor, CHUNK, offset):
-                parts.append(part)
-                offset += len(part)
-            return b"".join(parts)
+            content = os.read(descriptor, PAGE)
+            if len(content) < PAGE:  # one read(2) gives an attribute as a whole
+                return content
+            while part := os.read(descriptor, CHUNK):
+                content += part
+            return content
         finally:
             os.close(descriptor)
 

@@ -33,12 +33,16 @@ class KfdNode:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A consistent reading. `hidden` counts nodes that the device cgroup hides, `broken` those that cannot be read."""
+    """A consistent reading. `hidden` counts nodes that the device cgroup hides, `broken` those that cannot be read.
+
+    `system_bytes` is the memory of the CPU nodes, None if it cannot be read of each.
+    """
 
     generation: int | None
     nodes: tuple[KfdNode, ...]
     hidden: int = 0
     broken: tuple[int, ...] = ()
+    system_bytes: int | None = None
 
 
 def parse_properties(text: bytes) -> dict[str, int]:
@@ -113,11 +117,12 @@ def _node_numbers(sysfs: Sysfs, topology: str) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """One node folder: the GPU node, or why it is none (`cpu`, `hidden`, `broken`)."""
+    """One node folder: the GPU node, or why it is none (`cpu` with its memory, `hidden`, `broken`)."""
 
     number: int
     node: KfdNode | None
     kind: str
+    memory_bytes: int | None = None
 
 
 def _read_node(sysfs: Sysfs, path: str, number: int) -> _Reading:
@@ -132,7 +137,7 @@ def _read_node(sysfs: Sysfs, path: str, number: int) -> _Reading:
     gpu_id = _read_int(sysfs, f"{path}/gpu_id")
     simds = properties.get("simd_count")
     if not gpu_id and (simds == 0 or (simds is None and properties.get("cpu_cores_count"))):
-        return _Reading(number, None, "cpu")
+        return _Reading(number, None, "cpu", _read_memory(sysfs, path))
     nameless = properties.get("location_id", -1) < 0  # nobody could say whose partition it is
     if nameless or not (gpu_id or simds):
         return _Reading(number, None, "broken")
@@ -173,9 +178,11 @@ def _read_memory(sysfs: Sysfs, path: str) -> int | None:
 
 
 def _collect(generation: int | None, readings: list[_Reading]) -> Topology:
+    system = [reading.memory_bytes for reading in readings if reading.kind == "cpu"]
     return Topology(
         generation=generation,
         nodes=tuple(reading.node for reading in readings if reading.node is not None),
         hidden=sum(reading.kind == "hidden" for reading in readings),
         broken=tuple(reading.number for reading in readings if reading.kind == "broken"),
+        system_bytes=sum(size for size in system if size) if system and None not in system else None,
     )

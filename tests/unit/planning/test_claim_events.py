@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 
 from aimd.domain.claim import Claim, ClaimState
-from aimd.domain.gpu import Observed
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.plan import Reason
 from aimd.domain.process import Process
 from aimd.domain.switch import ModeChange, SwitchState
 from aimd.errors import ConflictError, NotFoundError, RefusedError
 from aimd.planning import effects as fx
-from aimd.planning.reservations import unattributed
+from aimd.planning.attribution import attributed
 from aimd.protocol.convert_claims import claim_message
 from tests.fakes.claims import places, spec
 from tests.unit.planning.desk import POLICY, Desk, desk
@@ -374,7 +373,7 @@ def test_memory_of_what_is_left_is_the_claims_use() -> None:
     held(made)
     made.end(7, left=LEFT)
     client = replace(holder(70, 0), vram=((ADDRESSES[0], 0, 5 << 30),))
-    assert unattributed(made.reconciler._desk.holders, Observed((), (client,))) == {}
+    assert attributed([client], made.reconciler._desk.holders)[70].claim == "m"
 
 
 # -- restarts ------------------------------------------------------------------------------------------------------
