@@ -6,8 +6,10 @@ import pytest
 
 from aimd.daemon.metering import DispatchMeter
 from aimd.daemon.totals import AcquireTotals
+from aimd.dispatch import values
 from aimd.dispatch.core import NativeCore, histograms_of
 from aimd.dispatch.values import SECOND, Class, CoreSnapshot, Limits, ModelConfig, PartitionConfig
+from aimd.domain import traffic
 from aimd.domain.claim import Claim, ClaimSpec, QosClass
 from aimd.domain.metering import BUCKETS_SECONDS
 from aimd.domain.node import NodeSnapshot
@@ -162,3 +164,8 @@ def test_an_unread_core_has_no_totals():
     totals.read(CoreSnapshot(0, ()), {}, ())
     assert set(totals.acquires().values()) == {0}
     assert totals.rejected() == {}
+
+
+def test_both_sides_call_the_same_outcomes_bad():
+    assert {outcome.name.lower() for outcome in values.BAD_OUTCOMES} == set(traffic.BAD_OUTCOMES)
+    assert {end.name.lower() for end in values.End} == {"ok", *traffic.BAD_ENDS}
