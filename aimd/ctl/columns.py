@@ -257,6 +257,15 @@ PROCESSES = (
     ),
 )
 
+LEFT_BEHIND = (
+    Column("NAME", field("name")),
+    Column("PARTITION", field("partition_name")),
+    Column("MEMORY", gigabytes("memory_gb")),
+    Column("GUARANTEE", field("guarantee")),
+    Column("RELEASED", lambda each: moment(number(each, "released_at"))),
+    Column("PIDS", lambda each: ", ".join(text(one, "pid") for one in items(each, "processes"))),
+)
+
 VERSIONS = (
     Column("AIMCTL", field("aimctl")),
     Column("AIMD", field("aimd")),

@@ -9,6 +9,7 @@ from aimd.ctl.columns import (
     ASSIGNMENTS,
     BLOCKERS,
     HOLDERS,
+    LEFT_BEHIND,
     PARTITIONS,
     PROCESSES,
     SWITCHES,
@@ -73,10 +74,12 @@ def _gpu(gpu: Payload) -> str:
             ("Drift", "" if texts(gpu, "drift") else "no"),
         ]
     )
+    left = items(gpu, "left_behind")
     return (
         head
         + indented("\n".join(texts(gpu, "drift")))
         + _section("Processes", table(HOLDERS, items(gpu, "holders")), empty=not items(gpu, "holders"))
+        + (_section("Kept for processes without their claim", table(LEFT_BEHIND, left), empty=False) if left else "")
         + _section("Partitions", table(PARTITIONS, items(gpu, "partitions")), empty=not items(gpu, "partitions"))
     )
 

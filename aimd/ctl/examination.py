@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aimd.ctl.columns import gigabytes
 from aimd.ctl.fields import UNKNOWN, flag, item, items, number, required, text, texts
 from aimd.ctl.session import blocker_lines
 from aimd.ctl.tables import duration, moment
@@ -91,8 +92,19 @@ def _gpu(gpu: Object) -> Iterator[Finding]:
     if required(gpu, "pending_memory_mode") is not None:
         message = f"{text(gpu, 'pending_memory_mode')} is requested, the next driver load applies it"
         yield Finding(WARN, name, message, "stop the GPU's users and reload amdgpu")
+    for left in items(gpu, "left_behind"):
+        yield Finding(WARN, name, _kept(left), "it is free when they end; aimd never signals any")
     holders = [f"pid {text(each, 'pid')} ({text(each, 'command')})" for each in items(gpu, "holders")]
     yield Finding(OK, name, f"held by {', '.join(holders)}" if holders else "no process holds it")
+
+
+def _kept(left: Object) -> str:
+    pids = " and ".join(f"pid {text(each, 'pid')} ({text(each, 'command')})" for each in items(left, "processes"))
+    released, slots = required(left, "released_at") is not None, number(left, "guarantee")
+    amount = gigabytes("memory_gb")(left) + (f" and {slots} slots" if slots else "")
+    where = f"of partition {text(left, 'partition_name')}"
+    why = "its claim is released" if released else "its claim is not there any more"
+    return f"{amount} {where} are kept for {pids} of {text(left, 'name')}: {why}"
 
 
 def _plans(plans: list[dict[str, Any]]) -> Iterator[Finding]:

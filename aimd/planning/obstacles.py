@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from aimd.domain.gpu import BusyRule, Observed
+from aimd.domain.left_behind import LeftBehind
 from aimd.domain.memory import GIB, gb_text
 from aimd.domain.plan import Reason
-from aimd.planning.rooms import LeftBehind, Occupancy
+from aimd.planning.rooms import Occupancy
 
 MOST_NAMED = 5
 COMMAND_LENGTH = 60  # characters of a command line that a sentence can bear

@@ -12,6 +12,7 @@ from enum import Enum
 
 from aimd.domain.claim import Assignment, ClaimSpec
 from aimd.domain.gpu import BusyRule, Gpu, GpuState, Observed, Partition
+from aimd.domain.left_behind import LeftBehind
 from aimd.domain.memory import free_units, nominal_units
 from aimd.domain.models import partition_count
 from aimd.domain.modes import ComputeMode, PartitionMode
@@ -25,14 +26,6 @@ class Repartition(str, Enum):
     WHEN_IDLE = "when-idle"
 
     __str__ = str.__str__
-
-
-@dataclass(frozen=True, slots=True)
-class LeftBehind:
-    """What is reserved for processes (pid and command line) that go on at a place where their claim is not any more."""
-
-    kept: Assignment
-    processes: tuple[tuple[int, str | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,29 @@ from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.domain.plan import Blocker, Plan, Refusal, Step
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.protocol import messages as msg
+from aimd.protocol.convert_left import left_behind_messages
 
 
-def gpu_message(status: GpuStatus, holders: Iterable[Holder] = (), *, with_epoch: bool = True) -> msg.GpuMessage:
-    """A GPU with its partitions and those of the holders that hold it; without a daemon there is no epoch."""
+def gpu_messages(snapshot: NodeSnapshot, *, with_epoch: bool = True) -> list[msg.GpuMessage]:
+    """All GPUs of the node, as gpu_message tells them."""
+    left = left_behind_messages(snapshot)
+    return [
+        gpu_message(status, snapshot.holders, left.get(status.gpu.pci_address, ()), with_epoch=with_epoch)
+        for status in snapshot.gpus
+    ]
+
+
+def gpu_message(
+    status: GpuStatus,
+    holders: Iterable[Holder] = (),
+    left_behind: Iterable[msg.LeftBehindMessage] = (),
+    *,
+    with_epoch: bool = True,
+) -> msg.GpuMessage:
+    """A GPU with its partitions, those of the holders that hold it, and what is kept there for processes without claim.
+
+    Without a daemon there is no epoch.
+    """
     gpu = status.gpu
     model = gpu.model
     return msg.GpuMessage(
@@ -44,6 +63,7 @@ def gpu_message(status: GpuStatus, holders: Iterable[Holder] = (), *, with_epoch
             for holder in holders
             if gpu.pci_address in holder.gpus
         ],
+        left_behind=list(left_behind),
     )
 
 
@@ -72,7 +92,7 @@ def partition_messages(status: GpuStatus, *, with_epoch: bool = True) -> list[ms
 def inventory_message(snapshot: NodeSnapshot, *, with_epoch: bool = True) -> msg.InventoryMessage:
     """All GPUs of the node."""
     return msg.InventoryMessage(
-        gpus=[gpu_message(status, snapshot.holders, with_epoch=with_epoch) for status in snapshot.gpus],
+        gpus=gpu_messages(snapshot, with_epoch=with_epoch),
         topology_generation=snapshot.topology_generation,
         warnings=list(snapshot.warnings),
         generation=snapshot.generation if with_epoch else None,

@@ -70,6 +70,7 @@ class GpuMessage(Message, frozen=True):
     change: str | None = None
     draining: bool = False
     holders: list[HolderMessage] = []
+    left_behind: list[LeftBehindMessage] = []
 
 
 class HolderMessage(Message, frozen=True):
@@ -82,6 +83,24 @@ class HolderMessage(Message, frozen=True):
     pid: int
     command: str | None
     ended_at: float | None = None
+
+
+class LeftBehindMessage(Message, frozen=True):
+    """What stays reserved on a partition for processes that go on there without their claim, until they end.
+
+    `name` is the replica's, `guarantee` in slots. `released_at` (seconds since the epoch) is null if the claim is not
+    released, but placed elsewhere.
+    """
+
+    name: str
+    claim: str
+    replica: int
+    partition: str
+    partition_name: str
+    memory_gb: float
+    guarantee: int
+    released_at: float | None
+    processes: list[HolderMessage]
 
 
 class InventoryMessage(Message, frozen=True):

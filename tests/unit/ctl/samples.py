@@ -11,6 +11,7 @@ from aimd.protocol.messages import (
     HealthMessage,
     HolderMessage,
     InventoryMessage,
+    LeftBehindMessage,
     NodeMessage,
     PartitionMessage,
     PlanMessage,
@@ -74,6 +75,20 @@ def known_gpu(name: str, address: str, *, divided: bool) -> GpuMessage:
         holders=[]
         if divided
         else [HolderMessage(pid=4711, command="python3 serve.py"), HolderMessage(pid=9, command=None)],
+    )
+
+
+def left_behind() -> LeftBehindMessage:
+    return LeftBehindMessage(
+        name="llama/0",
+        claim="llama",
+        replica=0,
+        partition=f"{GPU0}/1",
+        partition_name="gpu0/1",
+        memory_gb=24,
+        guarantee=4,
+        released_at=1700000000.0,
+        processes=[HolderMessage(pid=7, command="python serve.py"), HolderMessage(pid=8, command=None)],
     )
 
 

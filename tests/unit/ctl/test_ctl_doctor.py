@@ -160,6 +160,29 @@ def test_events_of_the_last_day(kind, age, noted) -> None:
     assert all(f"{kind} node: it happened" in each[2] for each in notes)
 
 
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        (
+            samples.left_behind(),
+            (
+                "24 GB and 4 slots of partition gpu0/1 are kept for pid 7 (python serve.py) and pid 8 (-) of llama/0: its claim "
+                "is released"
+            ),
+        ),
+        (
+            msgspec.structs.replace(samples.left_behind(), guarantee=0, released_at=None),
+            (
+                "24 GB of partition gpu0/1 are kept for pid 7 (python serve.py) and pid 8 (-) of llama/0: its claim is not "
+                "there any more"
+            ),
+        ),
+    ],
+)
+def test_what_is_kept_for_processes_without_their_claim(kept, words) -> None:
+    assert found(inventory=with_gpu(left_behind=[kept])) == [(WARN, "gpu0", words)]
+
+
 def test_on_the_command_line(aimctl, world: World) -> None:
     result = aimctl("doctor")
     assert result.exit_code == 0

@@ -200,6 +200,12 @@ Partitions:
   gpu1/0   SPX/NPS1   8      192 GiB   renderD128
 """
 
+KEPT = """\
+Kept for processes without their claim:
+  NAME      PARTITION   MEMORY   GUARANTEE   RELEASED               PIDS
+  llama/0   gpu0/1      24 GB    4           2023-11-14T22:13:20Z   7, 8
+"""
+
 DESCRIBED_PARTITION = """\
 Name:            gpu2/0
 Id:              0000:46:00.0/0
@@ -302,6 +308,11 @@ def test_every_kind_and_format_is_in_this_file() -> None:
         ("partition", INVENTORY["gpus"][2]["partitions"][0], DESCRIBED_PARTITION),
         ("claim", to_builtins(samples.claim()), DESCRIBED_CLAIM),
         ("plan", to_builtins(samples.failed("gpu_busy", "gpu1 is held")), DESCRIBED_CHANGE),
+        (
+            "gpu",
+            {**INVENTORY["gpus"][1], "left_behind": [to_builtins(samples.left_behind())]},
+            DESCRIBED_GPU.replace("Partitions:\n", f"{KEPT}Partitions:\n"),
+        ),
     ],
 )
 def test_describe(kind, payload, expected) -> None:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from aimd.domain.claim import Assignment
 from aimd.domain.gpu import BusyRule, Partition
+from aimd.domain.left_behind import LeftBehind
 from aimd.domain.plan import Reason, Refusal
 from aimd.planning.obstacles import COMMAND_LENGTH, MOST_NAMED
 from aimd.planning.placement import place
-from aimd.planning.rooms import LeftBehind, Occupancy
+from aimd.planning.rooms import Occupancy
 from tests.fakes.claims import spec
 from tests.unit.planning.paper import ADDRESSES, GIB, gpu, holder, observed
 

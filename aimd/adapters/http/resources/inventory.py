@@ -16,8 +16,7 @@ from aimd.protocol.watch import WatchMessage
 
 
 def _gpus(snapshot: NodeSnapshot, _now: float) -> dict[str, msg.GpuMessage]:
-    found = (convert.gpu_message(status, snapshot.holders) for status in snapshot.gpus)
-    return {gpu.pci_address: gpu for gpu in found}
+    return {gpu.pci_address: gpu for gpu in convert.gpu_messages(snapshot)}
 
 
 def _partitions(snapshot: NodeSnapshot, _now: float) -> dict[str, msg.PartitionMessage]:
@@ -34,7 +33,7 @@ async def list_gpus(api: Api, call: Call) -> Result:
 
 async def read_gpu(api: Api, call: Call) -> Answer:
     snapshot = api.snapshot()
-    return Answer(convert.gpu_message(snapshot.find(call.path["gpu"]), snapshot.holders))
+    return Answer(convert.gpu_messages(snapshot)[snapshot.find(call.path["gpu"]).index])
 
 
 async def list_partitions(api: Api, call: Call) -> Result:
