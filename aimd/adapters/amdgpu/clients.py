@@ -8,14 +8,16 @@ who a client is and which files it has is kept between looks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aimd.adapters.amdgpu.errnos import ABSENT, unreadable
+from aimd.adapters.amdgpu.sysfs import read_numbers
 from aimd.domain.gpu import Holder
 from aimd.ports import Sysfs
 
 Place = tuple[str, int]  # PCI address and partition index
+UNUSED = b"0\n"
 KNOWN_SECONDS = 30.0  # processes change their command line, and are seen before they have set up everything
 
 
@@ -42,7 +44,8 @@ class _Client:
 
     until: float
     places: Mapping[int, Place]
-    counters: tuple[tuple[str, Place], ...]
+    names: tuple[str, ...]
+    counted: tuple[Place, ...]
     holder: Holder
 
 
@@ -104,15 +107,12 @@ class ClientReader:
                 return None  # released between the two listings
             raise unreadable(error, folder, f"what process {pid} holds") from error
         identities = {name: int(name[5:]) for name in names if name.startswith("vram_") and name[5:].isdigit()}
-        counters = tuple(
-            (f"{folder}/{name}", places[identity]) for name, identity in identities.items() if identity in places
-        )
-        gpus = frozenset(address for _, (address, _) in counters)
+        counters = {name: places[identity] for name, identity in identities.items() if identity in places}
+        gpus = frozenset(address for address, _ in counters.values())
         who = self._identify
         pod = self._pod(pid, start_time) if start_time is not None else None
-        return _Client(
-            until, places, counters, Holder(pid, who.command(pid), gpus, (), who.owner(pid), start_time, pod)
-        )
+        holder = Holder(pid, who.command(pid), gpus, (), who.owner(pid), start_time, pod)
+        return _Client(until, places, tuple(counters), tuple(counters.values()), holder)
 
     def _pod(self, pid: int, start_time: int) -> str | None:
         try:
@@ -122,18 +122,21 @@ class ClientReader:
 
     def _count(self, client: _Client) -> Holder:
         """The client with its counters as they are now."""
-        read, used, unread = self._sysfs.read, [], []
-        for path, place in client.counters:
-            try:
-                size = int(read(path))
-            except OSError as error:
-                if error.errno not in ABSENT:  # else it was released meanwhile
+        read: Sequence[bytes | OSError]
+        try:
+            read = read_numbers(self._sysfs, f"{self._folder}/{client.holder.pid}", client.names)
+        except OSError as error:
+            read = [error] * len(client.names)
+        used, unread = [], []
+        for place, content in zip(client.counted, read, strict=True):
+            if content == UNUSED:
+                continue
+            if isinstance(content, OSError):
+                if content.errno not in ABSENT:  # else it was released meanwhile
                     unread.append(place)
-                continue
-            except ValueError:
+            elif not (text := content.strip()).isdigit():
                 unread.append(place)
-                continue
-            if size:
+            elif size := int(text):
                 used.append((*place, size))
         holder = client.holder
         if not used and not unread:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
+
+from aimd.ports import Sysfs
 
 CHUNK = 64 * 1024
 PAGE = 4096  # what a sysfs attribute has at most
+NUMBER = 64  # more than any number takes
 
 
 class OsSysfs:
@@ -31,6 +35,28 @@ class OsSysfs:
         finally:
             os.close(descriptor)
 
+    def read_numbers(self, folder: str, names: Sequence[str]) -> list[bytes | OSError]:
+        """The content of each file of a folder, 64 bytes at most, or the error of its reading.
+
+        Half the time of `read` where there are thousands: the folder is looked up once, and little is allocated.
+        """
+        directory = os.open(self._path(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        found: list[bytes | OSError] = []
+        opened, read, close, flags = os.open, os.read, os.close, os.O_RDONLY | os.O_CLOEXEC
+        try:
+            for name in names:
+                try:
+                    descriptor = opened(name, flags, 0, dir_fd=directory)
+                    try:
+                        found.append(read(descriptor, NUMBER))
+                    finally:
+                        close(descriptor)
+                except OSError as error:
+                    found.append(error)
+        finally:
+            close(directory)
+        return found
+
     def write(self, path: str, data: bytes) -> None:
         descriptor = os.open(self._path(path), os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -46,3 +72,16 @@ class OsSysfs:
 
     def writable(self, path: str) -> bool:
         return bool(stat.S_IMODE(Path(self._path(path)).stat().st_mode) & 0o222)
+
+
+def read_numbers(sysfs: Sysfs, folder: str, names: Sequence[str]) -> list[bytes | OSError]:
+    """As OsSysfs.read_numbers, of any sysfs; raises OSError for the folder."""
+    if isinstance(sysfs, OsSysfs):
+        return sysfs.read_numbers(folder, names)
+    found: list[bytes | OSError] = []
+    for name in names:
+        try:
+            found.append(sysfs.read(f"{folder}/{name}"))
+        except OSError as error:
+            found.append(error)
+    return found
