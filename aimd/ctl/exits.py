@@ -22,9 +22,10 @@ BY_STATUS: dict[int, Exit] = {
     504: Exit.TIMEOUT,
 }
 
-# Reasons of a failed change that may well succeed later; every other reason is a refusal.
+# Reasons of a refusal or of a failed change that may well succeed later; every other reason is a refusal.
 BY_REASON: dict[str, Exit] = {
     "gpu_busy": Exit.CONFLICT,
+    "gpu_in_use": Exit.CONFLICT,
     "gpu_in_reset": Exit.CONFLICT,
     "deadline_exceeded": Exit.CONFLICT,
 }
@@ -33,13 +34,23 @@ BY_REASON: dict[str, Exit] = {
 def of_error(error: AimdError) -> Exit:
     """Exit code for an error; REFUSED for what the tables do not name."""
     if isinstance(error, ProblemError):
-        return BY_STATUS.get(error.status, Exit.REFUSED)
+        code = BY_STATUS.get(error.status, Exit.REFUSED)
+        if code is not Exit.REFUSED:
+            return code
+        return _of_refusals(error.refusals) if error.refusals else BY_REASON.get(error.code, code)
     return Exit.TIMEOUT if isinstance(error, AnswerTimeoutError) else exits.of_error(error)
 
 
 def of_plan(plan: Mapping[str, Any]) -> Exit:
     """Exit code for a PlanMessage: whether it would be carried out."""
-    return Exit.REFUSED if items(plan, "refusals") else Exit.OK
+    refusals = items(plan, "refusals")
+    return _of_refusals(refusals) if refusals else Exit.OK
+
+
+def _of_refusals(refusals: list[dict[str, Any]]) -> Exit:
+    """What is in use or busy may be free later: a conflict, if nothing else is refused."""
+    codes = {BY_REASON.get(text(refusal, "reason"), Exit.REFUSED) for refusal in refusals}
+    return codes.pop() if len(codes) == 1 else Exit.REFUSED
 
 
 def of_change(change: Mapping[str, Any]) -> Exit:

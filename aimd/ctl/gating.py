@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import click
 
 from aimd.ctl.completing import claim_names
+from aimd.ctl.seconds import Seconds
 from aimd.dispatch.gate.settings import GateSettings, address, upstream
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_SECONDS = click.FloatRange(min=0, min_open=True)
+_SECONDS = Seconds(above_zero=True)
 
 
 def _seconds(name: str, default: float, meaning: str) -> Callable[[Command], Command]:

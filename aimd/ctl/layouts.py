@@ -1,7 +1,7 @@
 """apply, assert, diff, export: the partition modes of a whole node as a file.
 
 A layout file is TOML with one table, [layout], written as in aimd.toml: `default`, `gpu0` or a PCI address on the left,
-the most exact one counts, and modes such as "CPX/NPS1" on the right.
+the default counting for GPUs that are not named, and modes such as "CPX/NPS1" on the right.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def wishes(client: ApiClient, file: TextIO) -> list[Wish]:
     """What the layout says of the node's GPUs, those that it does not name left out.
 
     Raises:
-        ConfigError: the file is no layout.
+        ConfigError: the file is no layout, or gives one GPU different modes by its two names.
         NotFoundError: it names a GPU that the node has not.
     """
     from aimd.config import parse_layout  # noqa: PLC0415 - needs msgspec and tomli, which no other command waits for
@@ -153,9 +153,13 @@ def wishes(client: ApiClient, file: TextIO) -> list[Wish]:
         )
     found = []
     for gpu in gpus:
-        mode = next(
-            (layout[key] for key in (text(gpu, "pci_address"), text(gpu, "name"), "default") if key in layout), None
-        )
+        named = [key for key in (text(gpu, "pci_address"), text(gpu, "name")) if key in layout]
+        if len({layout[key] for key in named}) > 1:
+            raise ConfigError(
+                f"{name} names one GPU twice, as {' and as '.join(named)}, with different modes; expected one",
+                hint="remove one of the two lines",
+            )
+        mode = next((layout[key] for key in (*named, "default") if key in layout), None)
         if mode is not None:
             found.append(Wish(gpu, str(mode.compute or ""), str(mode.memory or "")))
     return found

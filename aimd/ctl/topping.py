@@ -10,6 +10,7 @@ import click
 
 from aimd.ctl.client import ApiClient
 from aimd.ctl.columns import table
+from aimd.ctl.seconds import Seconds
 from aimd.ctl.session import Session
 from aimd.ctl.terminal import Keys, on_terminal
 from aimd.ctl.top_rows import ORDERS, columns_of, rows_of
@@ -31,7 +32,7 @@ QUIT = "q\x04"  # Ctrl-C is a signal
 @click.option("--partitions", is_flag=True, help="A row for each partition of a model.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.2),
+    type=Seconds(at_least=0.2),
     default=2.0,
     show_default=True,
     metavar="SECONDS",

@@ -124,6 +124,15 @@ class Claim:
     message: str | None = None
 
     @property
+    def waits_for(self) -> str:
+        """Why there is no partition for it now; goes on after a colon."""
+        if self.state is ClaimState.SWITCHING:
+            return f"mode change {self.change} makes room for it" if self.change else "a mode change makes room for it"
+        if self.state is ClaimState.PENDING:
+            return self.message or "it waits for room"
+        return "its GPU is not in the mode that it was placed in"
+
+    @property
     def missing(self) -> tuple[int, ...]:
         """Numbers of the replicas that have no place."""
         placed = {assignment.replica for assignment in self.assignments}

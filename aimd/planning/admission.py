@@ -10,12 +10,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from aimd.domain.claim import Claim, QosClass
+from aimd.domain.claim import Claim, ClaimState, QosClass
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.serving import Caller, PartitionKey, Rule, ServedModel, ServedPartition
 from aimd.errors import NotFoundError
 
 _RANK = {qos: rank for rank, qos in enumerate(QosClass)}
+_WITHOUT_PLACE = {
+    ClaimState.PENDING: "its claim waits for room",
+    ClaimState.SWITCHING: "a mode change makes room for its claim",
+    ClaimState.PLACED: "its GPU has just changed",
+}
 SHOWN = 8  # partitions that a refusal lists
 
 
@@ -162,7 +167,7 @@ def _unknown(model: str, snapshot: NodeSnapshot) -> Denial:
 def _nowhere(claim: Claim) -> str:
     if claim.assignments:
         return f"model {claim.name} is on no partition that this caller may use"
-    return f"model {claim.name} has no partition now: its claim is {claim.state}"
+    return f"model {claim.name} has no partition now: {_WITHOUT_PLACE[claim.state]}"
 
 
 def _nothing(caller: Caller, model: str, claim: Claim | None) -> str:

@@ -202,7 +202,7 @@ class ClaimDesk:
         placed = {assignment.replica for assignment in claim.assignments if assignment.gpu not in busy}
         if claim.state is ClaimState.SWITCHING or not placed or (wanted is not None and wanted not in placed):
             gone = f"no partition for replica {wanted}" if wanted is not None else "no partition"
-            why = "its GPU is being switched" if claim.state is ClaimState.PLACED else claim.message or claim.state
+            why = "its GPU is being switched" if claim.state is ClaimState.PLACED else claim.waits_for
             raise ConflictError(
                 f"claim {name} has {gone} now: {why}",
                 code="not_placed",

@@ -105,7 +105,7 @@ def environment_message(
     _, partition = _place(assignment, snapshot) if assignment is not None else (None, None)
     if assignment is None or partition is None or partition.memory_bytes is None:
         raise ConflictError(
-            f"claim {claim.name} has no partition for replica {replica} now: {claim.message or claim.state}",
+            f"claim {claim.name} has no partition for replica {replica} now: {claim.waits_for}",
             code="not_placed",
             hint=f"aimctl describe claim {claim.name} tells what it waits for",
         )

@@ -64,9 +64,25 @@ def test_errors(error, code) -> None:
     assert exits.of_error(error("x")) == code
 
 
+LATER = (Reason.GPU_BUSY, Reason.GPU_IN_USE, Reason.GPU_IN_RESET, Reason.DEADLINE_EXCEEDED)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_reasons_of_a_refusal(reason) -> None:
+    """The same code for the claims on a GPU as for its processes: both may be gone later."""
+    problem = {"detail": "x", "code": reason.value}
+    assert exits.of_error(ProblemError(422, problem)) == (5 if reason in LATER else 1)
+    refusal = {"gpu": "gpu0", "reason": reason.value, "message": "x", "hint": "y"}
+    assert exits.of_error(ProblemError(422, {**problem, "refusals": [refusal]})) == (5 if reason in LATER else 1)
+    assert exits.of_plan({"refusals": [refusal]}) == (5 if reason in LATER else 1)
+    other = {**refusal, "reason": "mode_not_available"}
+    assert exits.of_error(ProblemError(422, {**problem, "refusals": [refusal, other]})) == 1
+    assert exits.of_error(ProblemError(403, problem)) == 4
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_reasons_of_a_failed_change(reason) -> None:
-    expected = 5 if reason in (Reason.GPU_BUSY, Reason.GPU_IN_RESET, Reason.DEADLINE_EXCEEDED) else 1
+    expected = 5 if reason in LATER else 1
     assert exits.of_change(to_builtins(samples.failed(reason.value, "x"))) == expected
 
 

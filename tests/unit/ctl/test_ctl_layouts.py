@@ -76,7 +76,7 @@ def test_what_is_exported_is_met(aimctl, tmp_path: Path) -> None:
         ('gpu1 = "SPX"',),
         ('gpu1 = "nps1"', 'gpu0 = "dpx/nps1"'),
         ('default = "CPX"', 'gpu0 = "DPX"', '"0000:26:00.0" = "SPX"'),
-        ('gpu2 = "CPX"', 'gpu1 = "CPX"', '"0000:26:00.0" = "SPX"'),
+        ('gpu1 = "SPX/NPS1"', '"0000:26:00.0" = "SPX/NPS1"'),
         (),
     ],
 )
@@ -99,6 +99,14 @@ def test_assert_fails(aimctl, layout, lines, names) -> None:
     """What is unknown is not met, and a memory mode that is only requested neither."""
     result = aimctl("assert", "-f", layout(*lines), "-o", "name")
     assert (result.exit_code, result.stdout.split()) == (1, names)
+
+
+@pytest.mark.parametrize("command", ["apply", "assert", "diff"])
+def test_a_gpu_with_two_modes_is_refused_by_both_names(aimctl, layout, world: World, command) -> None:
+    result = aimctl(command, "-f", layout('gpu1 = "SPX"', '"0000:26:00.0" = "SPX/NPS1"'))
+    assert result.exit_code == 2
+    assert "names one GPU twice, as 0000:26:00.0 and as gpu1, with different modes; expected one" in result.stderr
+    assert [request for request in world.requests if request.method == "PUT"] == []
 
 
 def test_differences_in_every_format(aimctl, layout, world: World) -> None:

@@ -164,7 +164,7 @@ def test_a_partition_without_the_model(partition: str) -> None:
 
 def test_a_claim_without_a_place() -> None:
     said = ask(node(claim("llama")), owner)
-    assert said == Denial("unknown_partition", "model llama has no partition now: its claim is pending")
+    assert said == Denial("unknown_partition", "model llama has no partition now: its claim waits for room")
 
 
 def test_a_closed_gpu_is_draining() -> None:
