@@ -57,6 +57,26 @@ class SimClient:
         """Have `vram` bytes allocated on the partition; this process must have joined."""
         self.request("use", gpu_id=gpu_id, vram=vram)
 
+    def gpu_id(self, partition: str) -> int:
+        """KFD's gpu_id of a partition named as a lease names it, `0000:05:00.0/3`; this process must have joined.
+
+        Raises:
+            InvalidInputError: this process may use no such partition.
+        """
+        gpu, _, index = partition.partition("/")
+        wanted = f"{gpu[:-1]}{index}"  # the function of a bus id is the partition's index
+        for device in self.request("devices")["devices"]:
+            if device["bus_id"] == wanted:
+                found: int = device["gpu_id"]
+                return found
+        raise InvalidInputError(
+            f"partition {partition} is none that this process may use, expected one like 0000:05:00.0/0"
+        )
+
+    def compute(self, gpu_id: int, share: float) -> None:
+        """From now on keep the partition busy for this share of the time, 0 to 1, until said otherwise or dead."""
+        self.request("compute", gpu_id=gpu_id, share=share)
+
     def fault(self, kind: str, gpu: str | None = None, *, remaining: int | None = 1, seconds: float = 0.0) -> None:
         """Arm a fault (kinds: sim.state.FaultKind) `remaining` times, None = until cleared."""
         self.request("fault", kind=kind, gpu=gpu, remaining=remaining, seconds=seconds)

@@ -40,7 +40,7 @@ class File:
 
     def __init__(
         self,
-        read: Callable[[float], str] | None,
+        read: Callable[[float], str | bytes] | None,
         *,
         mode: int = 0o444,
         write: Callable[[bytes, float], WriteOutcome] | None = None,
@@ -54,7 +54,8 @@ class File:
     def read(self, now: float) -> bytes:
         if self._read is None:
             raise failure(errno.EIO)
-        return self._read(now).encode()
+        content = self._read(now)
+        return content if isinstance(content, bytes) else content.encode()
 
     def write(self, data: bytes, now: float) -> WriteOutcome:
         """Carry out one command. EIO for a file without a store function, as in sysfs."""

@@ -91,6 +91,8 @@ class Profile:
         alloc_mode: compute_partition_mem_alloc_mode and cwsr_size, ctl_stack_size, capability2 exist.
         unique_id_per_xcd: KFD's unique_id differs between partitions.
         wedged_event: a successful recovery is told by a uevent.
+        xcp_metrics: each partition's DRM device has xcp/xcp_metrics.
+        gpu_metrics: version of that table.
         xcp_separator: between `amdgpu_xcp` and its number.
     """
 
@@ -103,11 +105,13 @@ class Profile:
     alloc_mode: bool
     unique_id_per_xcd: bool
     wedged_event: bool
+    xcp_metrics: bool
+    gpu_metrics: str
     xcp_separator: str = "_"
 
 
-_OLD = (True, False, False, False, False, False, False, False)
-_NEW = (False, True, True, True, True, True, True, True)
+_OLD = (True, False, False, False, False, False, False, False, False, "1.5")
+_NEW = (False, True, True, True, True, True, True, True, True, "1.9")
 PROFILES: dict[str, Profile] = {
     "6.8": Profile("6.8", *_OLD, xcp_separator="."),
     "6.12": Profile("6.12", *_OLD),

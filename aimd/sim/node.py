@@ -147,11 +147,15 @@ class SimulatedNode:
 
     # -- the world outside the files -------------------------------------------------------------------------
 
-    def act(self, operation: Callable[[Driver, float], int | None]) -> int:
-        """Run an operation of the driver model (join, leave, inject, reload, reboot) and keep its effects."""
+    def act(self, operation: Callable[[Driver, float], int | None], *, keep: bool = True) -> int:
+        """Run an operation of the driver model (join, leave, inject, reload, reboot) and keep its effects.
+
+        Without `keep` the state's file has them from its next change on only: for what happens many times a second.
+        """
         with self._lock:
             code = operation(self._driver, self._clock()) or 0
-        self._changed()
+        if keep or self._driver.events:
+            self._changed()
         return code
 
     def reload(self) -> int:

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable
 from aimd.domain.models import pair_allowed, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode
 from aimd.sim import attributes
+from aimd.sim.activity import partition_activity, xcc_activity
 from aimd.sim.driver import Blocked, Driver, WriteOutcome
 from aimd.sim.entries import Directory, Entry, File, Link, constant, failure, nested
 from aimd.sim.faults import spend
-from aimd.sim.state import FaultKind, SimGpu
+from aimd.sim.metrics_tables import gpu_metrics, partition_metrics
+from aimd.sim.state import FaultKind, KfdNode, SimGpu
 
 IDLE_VRAM_BYTES = 283 << 20  # MI300X in SPX, from AMD's published amd-smi tables
 DECODERS = JPEG_ENGINES = 4  # of a whole MI300X or MI308X
@@ -40,6 +42,7 @@ class PciDevice:
         entries |= {
             "driver": Link("../../../bus/pci/drivers/amdgpu"),
             **self._usage(),
+            **self._metrics(),
             **self._compute(),
             **self._memory(),
         }
@@ -82,8 +85,19 @@ class PciDevice:
             "mem_info_vram_used": File(self._used),
             "mem_info_vis_vram_used": File(self._used),
             "gpu_busy_percent": File(self._percent),
-            "mem_busy_percent": File(self._percent),
+            "mem_busy_percent": File(self._percent),  # traffic of memory is not simulated: as the XCCs
         }
+
+    def _metrics(self) -> dict[str, Entry]:
+        """Awake always: these products have no runtime power management."""
+        entries: dict[str, Entry] = {
+            "gpu_metrics": File(self._gpu_metrics),
+            "power/runtime_status": constant("active\n"),
+            "power/control": constant("on\n"),
+        }
+        if self._driver.state.driver.xcp_metrics:
+            entries["xcp"] = xcp_folder(self._driver, self._gpu, 0)
+        return entries
 
     def _compute(self) -> dict[str, Entry]:
         gpu, profile = self._gpu, self._driver.state.driver
@@ -166,11 +180,17 @@ class PciDevice:
         return f"{IDLE_VRAM_BYTES + sum(n for c in clients for gpu_id, n in c.vram.items() if gpu_id in own)}\n"
 
     def _percent(self, now: float) -> str:
-        """Idle; newer drivers answer EBUSY in reset (amdgpu_pm_get_access_if_active), older ones EPERM."""
         self._driver.settle(now)
-        if self._gpu.reset_until is not None:
-            raise failure(errno.EBUSY if self._driver.state.driver.reset_eperm else errno.EPERM)
-        return "0\n"
+        check_active(self._driver, self._gpu)
+        busy = xcc_activity(self._driver.state, self._gpu, now)
+        return f"{round(100 * sum(busy) / len(busy))}\n"
+
+    def _gpu_metrics(self, now: float) -> bytes:
+        state = self._driver.state
+        self._driver.settle(now)
+        check_active(self._driver, self._gpu)
+        count = partition_count(self._gpu.mode_file, self._gpu.xcc_count) or 1
+        return gpu_metrics(state.metrics_version, xcc_activity(state, self._gpu, now), count)
 
     def _available(self) -> list[ComputeMode]:
         gpu, state = self._gpu, self._driver.state
@@ -235,6 +255,31 @@ class PciDevice:
         if spend(state, FaultKind.ACCESS_DENIED, address):
             return errno.EACCES
         return errno.EROFS if spend(state, FaultKind.READ_ONLY, address) else 0
+
+
+def check_active(driver: Driver, gpu: SimGpu) -> None:
+    """Newer drivers answer EBUSY in a reset (amdgpu_pm_get_access_if_active), older ones EPERM."""
+    if gpu.reset_until is not None:
+        raise failure(errno.EBUSY if driver.state.driver.reset_eperm else errno.EPERM)
+
+
+def xcp_folder(driver: Driver, gpu: SimGpu, index: int) -> Directory:
+    """xcp/ of a DRM device: its metrics are there while the mode uses this XCP."""
+
+    def find(now: float) -> KfdNode | None:
+        driver.settle(now)
+        nodes = driver.state.nodes
+        return next((node for node in nodes if (node.address, node.index) == (gpu.address, index)), None)
+
+    def read(now: float) -> bytes:
+        node = find(now)
+        if node is None:
+            raise failure(errno.ENODEV)
+        check_active(driver, gpu)
+        return partition_metrics([partition_activity(driver.state, node, now)] * node.xcc_count)
+
+    file = File(read)
+    return Directory(lambda now: {"xcp_metrics": file} if find(now) is not None else {})
 
 
 def drm_nodes(minor: int, parent: str) -> dict[str, Entry]:

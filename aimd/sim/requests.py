@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from aimd.errors import AimdError, InvalidInputError
+from aimd.sim.activity import set_work
 from aimd.sim.driver import Driver
 from aimd.sim.memory import SimDevice, allocate, available, device_of, living_client, release, set_use
 from aimd.sim.node import SimulatedNode
@@ -55,6 +56,13 @@ class Use(_Request, frozen=True, tag="use"):
 
     gpu_id: int
     vram: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Compute(_Request, frozen=True, tag="compute"):
+    """The asking process, a KFD client, keeps the partition `gpu_id` busy for this share of the time from now on."""
+
+    gpu_id: int
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Devices(_Request, frozen=True, tag="devices"):
@@ -106,11 +114,12 @@ class Status(_Request, frozen=True, tag="status"):
     """The whole state as JSON."""
 
 
-Request = Join | Use | Devices | Available | Allocate | Free | Fault | ClearFaults | Reload | Reboot | Status
+Request = Join | Use | Compute | Devices | Available | Allocate | Free | Fault | ClearFaults | Reload | Reboot | Status
 
 OPERATIONS = (
     "join",
     "use",
+    "compute",
     "devices",
     "available",
     "allocate",
@@ -122,7 +131,7 @@ OPERATIONS = (
     "status",
 )
 # As /dev/kfd and sysfs are; the rest acts on the whole node.
-_FOR_EVERYBODY = (Join, Use, Devices, Available, Allocate, Free, Status)
+_FOR_EVERYBODY = (Join, Use, Compute, Devices, Available, Allocate, Free, Status)
 _DECODER: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 
 
@@ -171,7 +180,7 @@ def perform(node: SimulatedNode, request: Request, peer: Peer, start_time: int =
         operation, refused = _operation(node, request, peer, start_time)
     except AimdError as error:
         return refusal(errno.EINVAL, error.message)
-    code = node.act(operation)
+    code = node.act(operation, keep=not isinstance(request, Compute))
     return refusal(code, f"{refused}: {os.strerror(code)}") if code else Answer(ok=True)
 
 
@@ -197,6 +206,11 @@ def _operation(
         return (
             lambda driver, now: _changed_memory(driver, now, peer.pid, request),
             f"process {peer.pid} cannot {_VERBS[type(request)]} {size} B on gpu_id {request.gpu_id}, expected a client with access",
+        )
+    if isinstance(request, Compute):
+        return (
+            lambda driver, now: set_work(driver.state, peer.pid, request.gpu_id, request.share, now),
+            f"process {peer.pid} cannot compute on gpu_id {request.gpu_id}, expected a client with access",
         )
     if isinstance(request, Fault):
         gpu = None if request.gpu is None else gpu_address(node, request.gpu)

@@ -65,6 +65,20 @@ class KfdNode:
 
 
 @dataclass(slots=True)
+class Work:
+    """What a client computes on a partition (sim/activity.py).
+
+    Attributes:
+        share: of the time that the partition's XCCs are busy, 0 to 1.
+        level: what the smoothed share was at the instant `since`.
+    """
+
+    share: float
+    level: float
+    since: float
+
+
+@dataclass(slots=True)
 class SimClient:
     """A KFD client: a process that opened /dev/kfd.
 
@@ -74,6 +88,7 @@ class SimClient:
         granules: the same in whole granules per allocation (sim/memory.py), for those that are used.
         gpus: PCI addresses of these nodes.
         reap_at: when the driver has released it, None while it lives.
+        work: by gpu_id what it computes, as far as it has said.
     """
 
     pid: int
@@ -82,6 +97,7 @@ class SimClient:
     gpus: list[str]
     reap_at: float | None = None
     granules: dict[int, int] = field(default_factory=dict)
+    work: dict[int, Work] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -136,6 +152,7 @@ class SimState:
         system_memory_gib: RAM; the driver's reserve for page tables grows with it.
         pinned_bytes: of each GPU, pinned by the driver. ras_bytes: kept back for bad pages.
         platform: oem, id and revision of topology/system_properties.
+        gpu_metrics: version of that table (sim/metrics_tables.py) if it is not the profile's: AMD's own builds differ.
     """
 
     model: str
@@ -161,6 +178,7 @@ class SimState:
     pinned_bytes: int = 48 << 20
     ras_bytes: int = 0
     platform: tuple[int, int, int] = (0x54524541, 0x4D49_3330, 1)
+    gpu_metrics: str | None = None
 
     @property
     def description(self) -> str:
@@ -173,6 +191,10 @@ class SimState:
     @property
     def driver(self) -> Profile:
         return PROFILES[self.profile]
+
+    @property
+    def metrics_version(self) -> str:
+        return self.gpu_metrics or self.driver.gpu_metrics
 
     @property
     def sockets(self) -> int:

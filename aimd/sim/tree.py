@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from aimd.sim.driver import Blocked, Driver
 from aimd.sim.entries import Directory, Entry, File, Link, constant, folder, nested, resolve
-from aimd.sim.pci import CARD_OFFSET, PciDevice, drm_nodes
+from aimd.sim.pci import CARD_OFFSET, PciDevice, drm_nodes, xcp_folder
 from aimd.sim.state import SimGpu
 from aimd.sim.topology import Topology
 
@@ -44,7 +44,9 @@ class Tree:
         present = [gpu for gpu in state.gpus if not gpu.lost]
         driver, module, kfd = self._driver_folders() if state.module_at is None else ({}, {}, {})
         buses = {_pci_root(gpu): folder({gpu.address: PciDevice(self._driver, gpu).directory()}) for gpu in present}
-        platform = {name: _xcp_device(name, minor) for gpu, name, minor in self._xcps() if gpu.bound}
+        platform = {
+            name: self._xcp_device(gpu, index, name, minor) for gpu, index, name, minor in self._xcps() if gpu.bound
+        }
         return {
             "devices": folder(
                 {
@@ -89,19 +91,33 @@ class Tree:
         for gpu in self._driver.state.gpus:
             if gpu.bound and gpu.render_minors and gpu.render_minors[0] is not None:
                 links |= _drm_links(_pci_path(gpu), gpu.render_minors[0])
-        for gpu, name, minor in self._xcps():
+        for gpu, _index, name, minor in self._xcps():
             if gpu.bound:
                 links |= _drm_links(f"platform/{name}", minor)
         return folder(links)
 
-    def _xcps(self) -> Iterator[tuple[SimGpu, str, int]]:
+    def _xcps(self) -> Iterator[tuple[SimGpu, int, str, int]]:
         """Platform devices of the XCPs 1 to 7 of each GPU, numbered over the node, with their render minors."""
         number = 0
         for gpu in self._driver.state.gpus:
-            for minor in gpu.render_minors[1:]:
+            for index, minor in enumerate(gpu.render_minors[1:], start=1):
                 if minor is not None:
-                    yield gpu, f"amdgpu_xcp{self._driver.state.driver.xcp_separator}{number}", minor
+                    yield gpu, index, f"amdgpu_xcp{self._driver.state.driver.xcp_separator}{number}", minor
                     number += 1
+
+    def _xcp_device(self, gpu: SimGpu, index: int, name: str, minor: int) -> Directory:
+        """A platform device: it has none of the PCI device's attributes."""
+        alias = f"platform:{name.rstrip('0123456789').rstrip('.')}" if "." in name else f"platform:{name}"
+        entries: dict[str, Entry] = {
+            "modalias": constant(f"{alias}\n"),
+            "uevent": constant(f"MODALIAS={alias}\n"),
+            "driver_override": constant("(null)\n"),
+            "subsystem": Link("../../../bus/platform"),
+            **drm_nodes(minor, name),
+        }
+        if self._driver.state.driver.xcp_metrics:
+            entries["xcp"] = xcp_folder(self._driver, gpu, index)
+        return nested(entries)
 
 
 def _pci_root(gpu: SimGpu) -> str:
@@ -115,17 +131,3 @@ def _pci_path(gpu: SimGpu) -> str:
 def _drm_links(device: str, minor: int) -> dict[str, Entry]:
     names = (f"card{minor - CARD_OFFSET}", f"renderD{minor}")
     return {name: Link(f"../../devices/{device}/drm/{name}") for name in names}
-
-
-def _xcp_device(name: str, minor: int) -> Directory:
-    """A platform device: it has none of the PCI device's attributes."""
-    alias = f"platform:{name.rstrip('0123456789').rstrip('.')}" if "." in name else f"platform:{name}"
-    return nested(
-        {
-            "modalias": constant(f"{alias}\n"),
-            "uevent": constant(f"MODALIAS={alias}\n"),
-            "driver_override": constant("(null)\n"),
-            "subsystem": Link("../../../bus/platform"),
-            **drm_nodes(minor, name),
-        }
-    )

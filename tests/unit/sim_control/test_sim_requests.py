@@ -67,7 +67,7 @@ def test_requests_that_are_understood(line, request_):
 
 def test_every_operation_that_the_refusal_names_is_understood():
     needed = {"use": ',"gpu_id":1,"vram":0', "fault": ',"kind":"busy"', "available": ',"gpu_id":1'}
-    needed |= dict.fromkeys(("allocate", "free"), ',"gpu_id":1,"size":1')
+    needed |= dict.fromkeys(("allocate", "free"), ',"gpu_id":1,"size":1') | {"compute": ',"gpu_id":1,"share":1'}
     for operation in OPERATIONS:
         decode(f'{{"op":"{operation}"{needed.get(operation, "")}}}'.encode())
 
