@@ -17,6 +17,7 @@ from pathlib import Path
 from aimd.adapters.amdgpu.driver import AmdgpuDriver
 from aimd.adapters.amdgpu.layout import SYSTEM
 from aimd.adapters.amdgpu.sysfs import OsSysfs
+from aimd.adapters.amdgpu.telemetry import AmdgpuTelemetry
 from aimd.adapters.callers import pod_of
 from aimd.adapters.http.peer import Operators
 from aimd.adapters.http.server import LocalApi, NodeFacts
@@ -36,6 +37,7 @@ from aimd.daemon.observing import Observer
 from aimd.daemon.probing import Prober, memory_probe
 from aimd.daemon.reload import policy_of, reloading
 from aimd.daemon.supervision import Supervision
+from aimd.daemon.telemetry import TelemetrySampler
 from aimd.daemon.totals import AcquireTotals
 from aimd.errors import ConfigError, ConflictError, InvalidInputError, UnreachableError
 from aimd.planning import effects as fx
@@ -166,13 +168,14 @@ async def run(
             node_facts = NodeFacts(machine.boot_id, machine.simulated, started, root)
             api = LocalApi(CountedControl(loop, instruments), operators, node_facts, observer)
             meter = DispatchMeter(service, lambda: loop.snapshot, totals)
-            sources = Sources(loop, observer, prober, meter, simulated=root is None)
+            telemetry = TelemetrySampler(AmdgpuTelemetry(machine.sysfs), lambda: loop.snapshot)
+            sources = Sources(loop, observer, prober, meter, simulated=root is None, telemetry=telemetry)
             sockets = Path(paths.runtime)
             metrics = metrics_served(sources, instruments, config.metrics, sockets, given.get("metrics"))
             try:
                 first = fx.Started(await executor.on_ledger(ledger.load), config.modes(), config.layout_digest())
                 running = asyncio.create_task(loop.run(first, machine.sources))
-                async with prober.running():
+                async with prober.running(), telemetry.running():
                     await _serve(loop, api, service, observer, sockets, stop, running, machine, supervision, metrics)
             finally:
                 running.cancel()
