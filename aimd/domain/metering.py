@@ -119,7 +119,7 @@ class Telemetry:
 
     Attributes:
         utilization: 0 to 1, mean busy share of a partition's XCCs, by PCI address and partition index.
-        sources: by PCI address the names of sources (xcp_metrics, gpu_metrics), and whether the driver has them.
+        sources: by PCI address the names of sources (xcp_metrics, gpu_metrics), and whether they tell of its partitions.
     """
 
     utilization: Mapping[tuple[str, int], float] = field(default_factory=dict)

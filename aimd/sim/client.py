@@ -57,6 +57,11 @@ class SimClient:
         """Have `vram` bytes allocated on the partition; this process must have joined."""
         self.request("use", gpu_id=gpu_id, vram=vram)
 
+    def devices(self) -> list[dict[str, Any]]:
+        """The partitions that this process, which must have joined, may use (sim.memory.SimDevice as JSON)."""
+        found: list[dict[str, Any]] = self.request("devices")["devices"]
+        return found
+
     def gpu_id(self, partition: str) -> int:
         """KFD's gpu_id of a partition named as a lease names it, `0000:05:00.0/3`; this process must have joined.
 
@@ -65,7 +70,7 @@ class SimClient:
         """
         gpu, _, index = partition.partition("/")
         wanted = f"{gpu[:-1]}{index}"  # the function of a bus id is the partition's index
-        for device in self.request("devices")["devices"]:
+        for device in self.devices():
             if device["bus_id"] == wanted:
                 found: int = device["gpu_id"]
                 return found

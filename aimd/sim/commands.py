@@ -228,16 +228,24 @@ def _reset_file(path: Path) -> str:
 
 @sim.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--gpu", "gpus", multiple=True, metavar="GPU", help="Repeatable; by default all GPUs.")
+@click.option(
+    "--load",
+    type=click.FloatRange(0, 1),
+    help="Share of the time that it computes, on every partition of these GPUs; by default it does not.",
+)
 @_socket_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def hold(gpus: tuple[str, ...], socket_option: str | None, command: tuple[str, ...]) -> None:
-    """Keep GPUs busy: be a KFD client of them.
+def hold(gpus: tuple[str, ...], load: float | None, socket_option: str | None, command: tuple[str, ...]) -> None:
+    """Keep GPUs in use: be a KFD client of them.
 
     So is any process that uses HIP, and until it has ended, mode switches of its GPUs answer EBUSY. Without COMMAND it sleeps until it is ended; with `-- COMMAND ...` it becomes COMMAND and stays a client under the
     same pid. (With the real driver exec ends it, because the address space is another one; here the pid counts.)
     """
     with _connect(socket_option) as node:
         node.join(gpus or None)
+        if load is not None:
+            for device in node.devices():
+                node.compute(device["gpu_id"], load)
     click.echo(f"process {os.getpid()} is a KFD client of {', '.join(gpus) or 'all GPUs'}", err=bool(command))
     if command:
         sys.stdout.flush()

@@ -96,3 +96,17 @@ def test_what_an_older_driver_cannot_tell_is_absent(home: Path) -> None:
         assert utilization(daemon)[0] == {}
     finally:
         daemon.close()
+
+
+def test_a_load_from_the_command_line(home: Path) -> None:
+    daemon = start(home)
+    try:
+        process = daemon.hold("--load", "0.6")
+        try:
+            until(lambda: utilization(daemon)[0] == {0: 0.6})
+        finally:
+            process.kill()
+            process.wait()
+        until(lambda: utilization(daemon)[0] == {0: 0.0})
+    finally:
+        daemon.close()

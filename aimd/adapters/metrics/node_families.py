@@ -32,7 +32,8 @@ UTILIZATION = Descriptor(
 TELEMETRY = Descriptor(
     "aim_gpu_telemetry_supported",
     "gauge",
-    "1 if the driver offers this source of telemetry for the GPU, 0 if not. Absent: nothing was looked for.",
+    "1 if this source tells how busy partitions of the GPU are in its present mode, 0 if not. Absent: it was not needed,"
+    " or could not be read.",
     (*GPU, "source"),
 )
 GPU_INFO = Descriptor(

@@ -13,7 +13,9 @@ from aimd.adapters.amdgpu.telemetry import AmdgpuTelemetry
 from aimd.domain.metering import Telemetry
 from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.errors import DriverError
+from aimd.ports import Sysfs
 from aimd.sim.activity import SMOOTHING_SECONDS, set_work
+from aimd.sim.metrics_tables import gpu_metrics
 from aimd.sim.node import SimulatedNode
 from aimd.sim.state import FaultKind, SimFault, SimState, new_state
 
@@ -54,7 +56,7 @@ class Node:
 class Without:
     """ports.Sysfs in which files of a name answer an errno."""
 
-    def __init__(self, sim: SimulatedNode, name: str, code: int, content: bytes | None = None) -> None:
+    def __init__(self, sim: Sysfs, name: str, code: int, content: bytes | None = None) -> None:
         self._sim, self._name, self._code, self._content = sim, name, code, content
         self.asked: list[str] = []
 
@@ -132,13 +134,14 @@ def test_a_table_that_is_not_understood_is_unknown() -> None:
 
 
 def test_one_partition_of_many_that_is_not_told() -> None:
-    """The others are, and the GPU's table fills in."""
+    """Its share is the GPU's table's, those of the others are their own files'."""
     there = node("7.2", "DPX")
     there.compute(0.5, 0.25)
     snapshot = there.snapshot()
     second = f"renderD{snapshot.gpus[0].gpu.partitions[1].render_minor}/device/xcp/xcp_metrics"
-    told = AmdgpuTelemetry(Without(there.sim, second, 0, b"")).read(snapshot)
-    assert shares(told) == {0: 0.5, 1: 0.25}
+    table = Without(there.sim, "/gpu_metrics", 0, gpu_metrics("1.9", [0.9] * 4 + [0.3] * 4, 2))
+    told = AmdgpuTelemetry(Without(table, second, 0, b"")).read(snapshot)
+    assert shares(told) == {0: 0.5, 1: pytest.approx(0.3)}
     assert told.sources == {GPU: {"xcp_metrics": True, "gpu_metrics": True}}
 
 
