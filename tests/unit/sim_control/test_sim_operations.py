@@ -125,8 +125,8 @@ def test_truncation_does_nothing(operations):
         ("rename", (MODE_FILE, "/new"), errno.EPERM),
         ("symlink", ("/new", "target"), errno.EPERM),
         ("link", ("/new", MODE_FILE), errno.EPERM),
-        ("chmod", (MODE_FILE, 0o777), errno.EPERM),
-        ("chown", (MODE_FILE, 1, 1), errno.EPERM),
+        ("chmod", (REAL, 0o777), errno.EPERM),  # of an attribute they are a udev rule's business
+        ("chown", (REAL, 1, 1), errno.EPERM),
     ],
 )
 def test_the_tree_cannot_be_changed(operations, operation, arguments, code):
