@@ -62,10 +62,11 @@ def test_a_restored_lease_is_counted_at_its_end():
     core = NativeCore(Limits(partitions=8, models=16))
     core.configure(0, 7, PartitionConfig((GUARANTEED,), capacity=2))
     core._restore(10, [(1 << 16, 7, 9, 0, 1, 0, 10_000)])
-    core.advance(20_000)
+    connection = core.open(1)
+    core.adopt(20, connection, 1 << 16)
+    core.release(5000, connection, 1 << 16)
     [one] = histograms_of(core._histograms((1, 1000, 100_000)))
-    [sketches] = core.latencies()
-    assert one.total[0] is None if not sketches.total[0].count else one.total[0][1][-1] == sketches.total[0].count
+    assert (one.queue, one.total) == ((None, None, None), ((5000, (0, 0, 1, 1)), None, None))
 
 
 def test_bounds_out_of_order_and_too_many_are_refused():

@@ -22,7 +22,7 @@ PLACE = ("gpu_id", "partition_id")
 LATENCY = Descriptor(
     "aim_model_request_latency_seconds",
     "histogram",
-    "Seconds from acquire to the end of the lease, of every lease that ended; from the dispatch core, true to 1/128."
+    "Seconds from acquire to release, of every lease that was given back, well or not; from the dispatch core, true to 1/128."
     " Absent: nobody has used the class there.",
     CLASSED,
     BUCKETS_SECONDS,
