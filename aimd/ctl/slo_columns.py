@@ -9,7 +9,7 @@ from aimd.ctl.columns import Column, field, table
 from aimd.ctl.fields import UNKNOWN, item, items, number, required, text
 from aimd.ctl.model_columns import ALERT, BURNS, burn, flow, flowing, judged, percent, rate
 from aimd.ctl.tables import indented, listed, moment
-from aimd.domain.traffic import Counts, budget_eaters
+from aimd.domain.budget import budget_eaters
 
 Object = Mapping[str, Any]
 OBJECTIVES = ("latency_seconds", "objective", "throughput_floor")
@@ -26,8 +26,13 @@ def eaten(model: Object) -> dict[str, int]:
     whole = flow(model)
     if whole is None:
         return {}
-    outcomes, ends = item(whole, "outcomes"), item(whole, "ends")
-    return budget_eaters(Counts(outcomes=outcomes, ends=ends, bad=int(number(whole, "bad") or 0)))
+    outcomes, ends = _counts(whole, "outcomes"), _counts(whole, "ends")
+    return budget_eaters(outcomes, ends, int(number(whole, "bad") or 0))
+
+
+def _counts(whole: Object, key: str) -> dict[str, int]:
+    each = item(whole, key)
+    return {name: int(number(each, name) or 0) for name in each}
 
 
 def _objective(key: str, unit: str = "") -> Column:

@@ -8,6 +8,7 @@ from aimd.daemon.dispatching import CLASSES, DispatchService
 from aimd.daemon.totals import COMMON, AcquireTotals
 from aimd.dispatch.core import ModelHistograms, RawHistogram
 from aimd.dispatch.values import SECOND, End, ModelSnapshot, Outcome, PartitionSnapshot
+from aimd.domain.budget import LATE
 from aimd.domain.claim import QosClass
 from aimd.domain.metering import (
     NO_LATENCIES,
@@ -19,7 +20,6 @@ from aimd.domain.metering import (
 )
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.serving import PartitionKey
-from aimd.domain.traffic import LATE
 
 RARE = frozenset(one.name.lower() for one in Outcome if one not in COMMON)
 ENDED = {End.FAILED: "failed", End.REVOKED: "revoked", End.LOST: "lost"}

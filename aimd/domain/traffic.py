@@ -17,11 +17,6 @@ from aimd.domain.slo import Compliance
 GRANTED = "granted"
 # An acquire that ended otherwise was rejected: its client still wanted the lease, and would have waited.
 NOT_REJECTED = frozenset({GRANTED, "cancelled", "would_block"})
-# Acquires that count as bad for the service level though no lease came of them; ends of leases that do.
-BAD_OUTCOMES = ("expired", "shed", "queue_full_model", "queue_full_partition", "queue_full_conn", "queue_full_uid")
-BAD_ENDS = ("failed", "revoked", "lost")
-LATE = "late"  # why a lease that was given back well is bad
-BAD_REASONS = (LATE, *BAD_ENDS, *BAD_OUTCOMES)
 RETURNED = frozenset({"ok", "failed"})  # ends of leases that their clients gave back
 
 
@@ -60,18 +55,6 @@ class Counts:
     @property
     def returned(self) -> int:
         return sum(count for end, count in self.ends.items() if end in RETURNED)
-
-
-def budget_eaters(counts: Counts) -> dict[str, int]:
-    """The bad ones by reason, the most frequent first: why no lease came, how it ended, or that it ended late.
-
-    The core counts late ones among the bad alone: they are those that no other reason explains.
-    """
-    reasons = {name: counts.outcomes.get(name, 0) for name in BAD_OUTCOMES}
-    reasons |= {name: counts.ends.get(name, 0) for name in BAD_ENDS}
-    reasons[LATE] = counts.bad - sum(reasons.values())
-    found = {name: count for name, count in reasons.items() if count}
-    return dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from aimd.daemon.totals import AcquireTotals
 from aimd.dispatch import values
 from aimd.dispatch.core import NativeCore, histograms_of
 from aimd.dispatch.values import SECOND, Class, CoreSnapshot, Limits, ModelConfig, PartitionConfig
-from aimd.domain import traffic
+from aimd.domain import budget
 from aimd.domain.claim import Claim, ClaimSpec, QosClass
 from aimd.domain.metering import BUCKETS_SECONDS
 from aimd.domain.node import NodeSnapshot
@@ -167,5 +167,5 @@ def test_an_unread_core_has_no_totals():
 
 
 def test_both_sides_call_the_same_outcomes_bad():
-    assert {outcome.name.lower() for outcome in values.BAD_OUTCOMES} == set(traffic.BAD_OUTCOMES)
-    assert {end.name.lower() for end in values.End} == {"ok", *traffic.BAD_ENDS}
+    assert {outcome.name.lower() for outcome in values.BAD_OUTCOMES} == set(budget.BAD_OUTCOMES)
+    assert {end.name.lower() for end in values.End} == {"ok", *budget.BAD_ENDS}

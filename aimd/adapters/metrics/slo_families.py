@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from aimd.adapters.metrics.family import Descriptor, Family
 from aimd.adapters.metrics.labels import ModelLabels
 from aimd.adapters.metrics.view import View
+from aimd.domain.budget import BAD_REASONS, budget_eaters
 from aimd.domain.claim import NO_SLO, Claim
 from aimd.domain.slo import Compliance, Objective, Verdict
-from aimd.domain.traffic import BAD_REASONS, ModelTraffic, budget_eaters
+from aimd.domain.traffic import ModelTraffic
 
 MODEL = ("model",)
 OBJECTIVE = Descriptor(
@@ -110,7 +111,7 @@ def families(view: View, labels: ModelLabels) -> Iterator[Family]:
 def _counted(view: View, claims: list[Claim]) -> Iterator[Family]:
     counts = [(claim.name, traffic.whole.whole.counts) for claim, traffic in _traffic(view, claims)]
     yield GOOD.of([((name,), each.good) for name, each in counts])
-    eaten = [(name, budget_eaters(each)) for name, each in counts]
+    eaten = [(name, budget_eaters(each.outcomes, each.ends, each.bad)) for name, each in counts]
     yield BAD.of([((name, reason), reasons.get(reason, 0)) for name, reasons in eaten for reason in BAD_REASONS])
 
 

@@ -36,6 +36,8 @@ PAYLOADS = {
     "assignment": to_builtins(samples.assignment(1)),
     "models": to_builtins(ModelListMessage(models=[samples.model(), samples.unread_model()], sample=7)),
     "model": to_builtins(samples.model()),
+    "slos": to_builtins(ModelListMessage(models=[samples.model()], sample=7)),
+    "slo": to_builtins(samples.model()),
     "node": to_builtins(samples.node()),
     "differences": {
         "differences": [
@@ -163,6 +165,8 @@ NAMES = {
     "assignment": "llama/1\n",
     "models": "llama\nbert\n",
     "model": "llama\n",
+    "slos": "llama\n",
+    "slo": "llama\n",
     "differences": "gpu1\n",
     "findings": "gpu1\n",
     "node": "node\n",

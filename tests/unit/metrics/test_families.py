@@ -9,6 +9,7 @@ from aimd.adapters.metrics.instruments import Instruments
 from aimd.adapters.metrics.labels import ModelLabels
 from aimd.adapters.metrics.model_families import folded
 from aimd.adapters.metrics.view import View
+from aimd.domain.budget import budget_eaters
 from aimd.domain.claim import Assignment, Claim, ClaimSpec, QosClass, Slo
 from aimd.domain.gpu import Gpu, Holder, Partition
 from aimd.domain.ledger import HolderRecord
@@ -16,7 +17,6 @@ from aimd.domain.metering import BUCKETS_SECONDS, ClassMeter, DispatchReading, H
 from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.domain.serving import PartitionKey
 from aimd.domain.slo import Counted, Objective
-from aimd.domain.traffic import Counts, budget_eaters
 from aimd.planning.slo import WINDOWS, compliance_of
 
 GPU = "0000:05:00.0"
@@ -166,11 +166,9 @@ def test_three_hundred_models_make_a_bounded_page():
 
 
 def test_reasons_of_the_bad_ones_add_up_to_them():
-    counts = Counts(
-        outcomes={"granted": 9, "expired": 2, "cancelled": 4}, ends={"ok": 5, "failed": 1, "lost": 3}, good=3, bad=8
-    )
-    assert budget_eaters(counts) == {"lost": 3, "expired": 2, "late": 2, "failed": 1}
-    assert sum(budget_eaters(counts).values()) == counts.bad
+    found = budget_eaters({"granted": 9, "expired": 2, "cancelled": 4}, {"ok": 5, "failed": 1, "lost": 3}, 8)
+    assert found == {"lost": 3, "expired": 2, "late": 2, "failed": 1}
+    assert sum(found.values()) == 8
 
 
 def test_a_burn_rate_for_each_window():
