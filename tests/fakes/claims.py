@@ -99,9 +99,8 @@ def _misplaced(
     wish, pinned, mode = claim.spec.mode, claim.spec.partition, modes[assignment.gpu]
     found = []
     # A mode that cannot be read (a GPU in reset) contradicts no wish.
-    if wish.compute not in (None, mode.compute) and mode.compute is not None:
-        found.append(f"{assignment.name} wants {wish} and is on {assignment.gpu} in {mode}")
-    elif wish.memory not in (None, mode.memory) and mode.memory is not None:
+    pairs = ((wish.compute, mode.compute), (wish.memory, mode.memory))
+    if any(wanted not in (None, there) and there is not None for wanted, there in pairs):
         found.append(f"{assignment.name} wants {wish} and is on {assignment.gpu} in {mode}")
     if pinned is not None and (pinned.index != assignment.index or pinned.gpu not in (None, assignment.gpu)):
         found.append(f"{assignment.name} is pinned to {pinned} and is on {assignment.place}")
