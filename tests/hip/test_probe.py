@@ -253,8 +253,10 @@ def test_numbers_of_another_pid_namespace_are_nobody_s_helper(stubs, tmp_path: P
                 return node.read(path)
 
             def listdir(self, path: str) -> list[str]:
-                others = range(os.getpid(), os.getpid() + 200_000) if path.endswith("/proc") else ()
-                return sorted({*node.listdir(path), *map(str, others)})
+                if not path.endswith("/proc"):
+                    return node.listdir(path)
+                next_ones, wrapped = range(os.getpid(), os.getpid() + 200_000), range(2, 40_000)
+                return sorted({*node.listdir(path), *map(str, next_ones), *map(str, wrapped)})
 
         async def story() -> None:
             probe = probe_of(Crowded(), socket, stubs.build("STUB_FAULT=FAULT_HANG"), 30)

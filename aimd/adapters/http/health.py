@@ -9,7 +9,7 @@ from aimd.domain.node import NodeSnapshot
 from aimd.ports import Health
 
 ALIVE_SECONDS = 15.0  # several polls, each of which is a turn; a scan or a mode write runs beside the loop
-CHECKS = ("inventory", "ledger", "loop")  # of both
+CHECKS = ("dispatch", "inventory", "ledger", "loop")  # of both
 
 
 class Examined(Protocol):
@@ -32,10 +32,12 @@ def not_alive(control: Examined) -> dict[str, str]:
 
 def not_ready(control: Examined) -> dict[str, str]:
     """Why the daemon cannot be used now; empty if it can."""
-    snapshot, ledger = control.snapshot, control.health.ledger
+    snapshot, health = control.snapshot, control.health
     failing = {}
     if not snapshot.ready:
         failing["inventory"] = "; ".join(snapshot.warnings) or "the node was not scanned yet"
-    if ledger is not None:
-        failing["ledger"] = ledger
+    if health.ledger is not None:
+        failing["ledger"] = health.ledger
+    if health.dispatch:
+        failing["dispatch"] = "; ".join(health.dispatch)
     return failing
