@@ -32,7 +32,7 @@ from aimd.planning.policy import Policy
 from aimd.planning.restart import abandon_rest, goes_on, reopened
 from aimd.planning.transaction import Reached, Transaction
 from aimd.planning.underway import NOTHING_UNDER_WAY, UnderWay
-from aimd.planning.wishes import OpenWishes, kept_wishes, left_meanwhile
+from aimd.planning.wishes import OpenWishes, kept_wishes, left_meanwhile, unused
 
 Effects = tuple[fx.Effect, ...]
 REBOOTED = "the machine was rebooted since aimd ran last"
@@ -339,7 +339,7 @@ class Reconciler:
         told: Effects = (fx.Commit(LedgerWrite(events=notes)),) if notes else ()
         if not planned.steps:
             return told
-        name = f"wish-{self._boot_id[:8]}-{now.wall:.3f}"
+        name = unused(f"wish-{self._boot_id[:8]}-{now.wall:.3f}", node.changes)
         change = self._new_change(fx.Submitted(0, name, tuple(wishes.items()), None, 0), planned, now, "wish")
         return (*told, *self._keep(change, now, "plan_accepted", "the GPUs are idle"), *self._begin(change, now))
 
@@ -355,7 +355,7 @@ class Reconciler:
         self, claim: Claim, switches: tuple[tuple[str, PartitionMode], ...], now: fx.Instant, request: int = 0
     ) -> Effects:
         """Begin the mode change that makes room for a claim; claim and change become durable together."""
-        name = f"claim-{claim.name}-{now.wall:.3f}"
+        name = unused(f"claim-{claim.name}-{now.wall:.3f}", self._node.changes)
         planned = self.plan(switches)
         if planned.refusals:
             return (fx.Reply(request, PlanRefusedError(planned)),) if request else ()

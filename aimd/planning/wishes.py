@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from aimd.domain.gpu import BusyRule, Observed
@@ -12,6 +13,12 @@ from aimd.domain.plan import Desired, Plan, Reason, Refusal, StepKind
 from aimd.domain.switch import ModeChange, SwitchState
 from aimd.planning.planner import plan
 from aimd.planning.view import satisfied
+
+
+def unused(name: str, changes: Container[str]) -> str:
+    """The name, with a number behind it if a change has it already: two can begin in one instant."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(each for each in names if each not in changes)
 
 
 def kept_wishes(change: ModeChange, records: Mapping[str, GpuRecord]) -> tuple[GpuRecord, ...]:

@@ -747,6 +747,15 @@ def test_a_wish_whose_gpu_leaves_it_while_its_change_runs() -> None:
     assert made.node.modes() == ["DPX/NPS1", "CPX/NPS1"]
 
 
+def test_two_changes_of_one_instant_have_names_of_their_own() -> None:
+    """The memory mode is requested and parked, and in the same instant the others' wishes are pursued."""
+    made = Desk(PaperNode("SPX/NPS1", "SPX/NPS1", "SPX/NPS1"), NPS_POLICY)
+    made.start({"default": "QPX", "gpu1": "QPX/NPS4"}, "digest")
+    made.run()
+    assert any(change.current is not None for change in made.ledger.changes.values()), "the parked one is still known"
+    assert all(status.pending_memory for status in made.snapshot.gpus)
+
+
 def test_a_wish_waits_while_a_claim_is_there() -> None:
     made = desk("CPX/NPS1")
     claimed(made)
