@@ -46,7 +46,7 @@ def churn(make_host, count, seconds, seed):
     model = host.model()
     assert sum(ends[End.LOST] for ends in model.ends)
     assert sum(one[Outcome.EXPIRED] for one in model.outcomes)
-    assert descriptors() - before <= 1  # the thread that answers may not have begun; what earlier tests left may be gone
+    assert descriptors() - before <= 1  # one: the thread that answers may not have begun
     assert host.numbers()["faults"] == host.numbers()["given_up"] == 0
 
 
