@@ -11,13 +11,15 @@ import aimd
 from aimd.ctl import exits
 from aimd.ctl.client import ApiClient
 from aimd.ctl.examination import Answers, examine
-from aimd.ctl.fields import shown
+from aimd.ctl.fields import required, shown
 from aimd.ctl.output import render
 from aimd.ctl.reading import past_events
 from aimd.ctl.session import output_option
 from aimd.doctor.finding import FAIL, Finding
 from aimd.errors import UnreachableError
 from aimd.exits import Exit
+
+SYSTEM = Path("/sys")
 
 
 @click.command()
@@ -36,10 +38,11 @@ def doctor(context: click.Context, *, preflight: bool, root: Path | None, fmt: s
         raise click.UsageError("--root goes with --preflight")
     code = Exit.OK
     if preflight:
-        found = preflight_findings(root or Path("/sys"))
+        found = preflight_findings(root or SYSTEM)
     else:
         try:
-            found = examine(ask(context.obj.client))
+            answers = ask(context.obj.client)
+            found = examine(answers) + access_findings(answers)
         except UnreachableError as error:
             if error.code != UnreachableError.code:
                 raise
@@ -58,6 +61,7 @@ def ask(client: ApiClient) -> Answers:
         readiness=client.health("/readyz"),
         node=client.get("/v1/node"),
         inventory=client.get("/v1/gpus"),
+        memory=client.get("/v1/findings"),
         claims=client.get("/v1/claims"),
         plans=client.get("/v1/plans"),
         events=past_events(client, 0),
@@ -71,6 +75,17 @@ def preflight_findings(root: Path) -> list[Finding]:
     from aimd.doctor.reading import read_facts  # noqa: PLC0415
 
     return findings(read_facts(OsFiles(root), root))
+
+
+def access_findings(answers: Answers) -> list[Finding]:
+    """What this process may use of the machine; nothing where the daemon's node is a simulated one."""
+    if required(answers.node, "simulated") is not None:
+        return []
+    from aimd.doctor.files import OsFiles  # noqa: PLC0415 - see above
+    from aimd.doctor.preflight import access  # noqa: PLC0415
+    from aimd.doctor.reading import read_facts  # noqa: PLC0415
+
+    return access(read_facts(OsFiles(SYSTEM), SYSTEM))
 
 
 def findings_text(found: list[Finding], fmt: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from aimd.ctl.fields import UNKNOWN, flag, item, items, number, required, text, texts
-from aimd.ctl.tables import aligned, duration, mode, moment, size
+from aimd.ctl.tables import aligned, amount, duration, mode, moment, size
 from aimd.domain.memory import UNITS_PER_GB, gb_text
 from aimd.domain.ranges import ranges
 
@@ -60,6 +60,16 @@ def wishes(change: Object) -> str:
 def gpu_state(gpu: Object) -> str:
     """`ready`, or `ready,draining`: what kubectl does with a node that is closed for new pods."""
     return f"{text(gpu, 'state')},draining" if flag(gpu, "draining") else text(gpu, "state")
+
+
+def amounts(key: str) -> Callable[[Object], str]:
+    """Memory that is used, reserved or free."""
+    return lambda each: amount(number(each, key))
+
+
+def owner(use: Object) -> str:
+    """`llama/0`: the replica that a process belongs to."""
+    return UNKNOWN if required(use, "claim") is None else f"{text(use, 'claim')}/{text(use, 'replica')}"
 
 
 def gigabytes(key: str) -> Callable[[Object], str]:
@@ -134,8 +144,27 @@ PARTITIONS = (
     Column("CUS", field("compute_units"), narrow=False),
     Column("MEMORY", nominal),
     Column("MEMORY-BYTES", field("memory_bytes"), narrow=False),
+    Column("RESERVED", amounts("reserved_bytes"), narrow=False),
+    Column("USED", amounts("used_bytes"), narrow=False),
+    Column("UNATTRIBUTED", amounts("unattributed_bytes"), narrow=False),
+    Column("FREE", amounts("free_bytes"), narrow=False),
+    Column("FINDINGS", lambda part: ",".join(texts(part, "findings")) or "none", narrow=False),
     Column("RENDER-NODE", render_node),
     Column("EPOCH", field("mode_epoch"), narrow=False),
+)
+
+CLAIM_USE = (
+    Column("CLAIM", field("claim")),
+    Column("RESERVED", amounts("reserved_bytes")),
+    Column("USED", amounts("used_bytes")),
+)
+
+PROCESS_USE = (
+    Column("PID", field("pid")),
+    Column("COMMAND", field("command")),
+    Column("USED", amounts("used_bytes")),
+    Column("CLAIM", owner),
+    Column("POD", lambda use: text(use, "pod") or "?"),
 )
 
 CHANGES = (

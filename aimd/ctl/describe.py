@@ -15,14 +15,14 @@ from aimd.ctl.columns import (
     SWITCHES,
     gigabytes,
     modes,
-    render_node,
     table,
     wishes,
 )
 from aimd.ctl.describe_model import describe_model
+from aimd.ctl.describe_partition import describe_partition, exact, section
 from aimd.ctl.fields import UNKNOWN, flag, item, items, number, required, text, texts
 from aimd.ctl.slo_columns import describe_slo
-from aimd.ctl.tables import indented, listed, moment, size
+from aimd.ctl.tables import indented, listed, moment
 
 Payload = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ def describe(kind: str, payload: Payload) -> str:
     """The object as text.
 
     Args:
-        kind: `gpu` (GpuMessage), `partition` (PartitionMessage), `claim` (ClaimMessage), `model` and `slo` (ModelMessage) or
+        kind: `gpu` (GpuMessage), `partition` (PartitionDetailMessage), `claim` (ClaimMessage), `model` and `slo` (ModelMessage) or
             `plan` (ChangeMessage).
         payload: the message as dicts and lists.
 
@@ -41,7 +41,7 @@ def describe(kind: str, payload: Payload) -> str:
     """
     writers: dict[str, Callable[[Payload], str]] = {
         "gpu": _gpu,
-        "partition": _partition,
+        "partition": describe_partition,
         "claim": _claim,
         "model": describe_model,
         "slo": describe_slo,
@@ -66,11 +66,12 @@ def _gpu(gpu: Payload) -> str:
             ("Memory modes", _choice(gpu, "available_memory_modes")),
             ("Memory mode file", _writable(gpu)),
             ("Pending memory mode", text(gpu, "pending_memory_mode")),
-            ("Memory", _exact(gpu)),
+            ("Memory", exact(gpu)),
             ("NUMA node", text(gpu, "numa_node")),
             ("XGMI hive", text(gpu, "hive_id")),
             ("Mode change", text(gpu, "change")),
             ("Draining", text(gpu, "draining")),
+            ("Memory by HIP", _probe(gpu)),
             ("Drift", "" if texts(gpu, "drift") else "no"),
         ]
     )
@@ -78,27 +79,9 @@ def _gpu(gpu: Payload) -> str:
     return (
         head
         + indented("\n".join(texts(gpu, "drift")))
-        + _section("Processes", table(HOLDERS, items(gpu, "holders")), empty=not items(gpu, "holders"))
-        + (_section("Kept for processes without their claim", table(LEFT_BEHIND, left), empty=False) if left else "")
-        + _section("Partitions", table(PARTITIONS, items(gpu, "partitions")), empty=not items(gpu, "partitions"))
-    )
-
-
-def _partition(partition: Payload) -> str:
-    return listed(
-        [
-            ("Name", text(partition, "name")),
-            ("Id", text(partition, "id")),
-            ("GPU", text(partition, "gpu")),
-            ("PCI address", text(partition, "pci_address")),
-            ("Index", text(partition, "index")),
-            ("Mode", modes(partition)),
-            ("Mode epoch", text(partition, "mode_epoch")),
-            ("XCCs", text(partition, "xcc_count")),
-            ("Compute units", text(partition, "compute_units")),
-            ("Memory", _exact(partition)),
-            ("Render node", render_node(partition)),
-        ]
+        + section("Processes", table(HOLDERS, items(gpu, "holders")), empty=not items(gpu, "holders"))
+        + (section("Kept for processes without their claim", table(LEFT_BEHIND, left), empty=False) if left else "")
+        + section("Partitions", table(PARTITIONS, items(gpu, "partitions")), empty=not items(gpu, "partitions"))
     )
 
 
@@ -130,8 +113,8 @@ def _claim(claim: Payload) -> str:
     assignments, holders = items(claim, "assignments"), items(claim, "holders")
     return (
         head
-        + _section("Assignments", table(ASSIGNMENTS, assignments, wide=True), empty=not assignments)
-        + _section("Processes", table(PROCESSES, holders), empty=not holders)
+        + section("Assignments", table(ASSIGNMENTS, assignments, wide=True), empty=not assignments)
+        + section("Processes", table(PROCESSES, holders), empty=not holders)
     )
 
 
@@ -151,29 +134,29 @@ def _change(change: Payload) -> str:
     reasons = "\n".join(text(each, "message") for each in switches if required(each, "message") is not None)
     return (
         head
-        + _section("Steps", table(SWITCHES, switches), empty=not switches)
+        + section("Steps", table(SWITCHES, switches), empty=not switches)
         + (f"Reasons:\n{indented(reasons)}" if reasons else "")
-        + _section("Blocked by", table(BLOCKERS, blockers), empty=not blockers)
+        + section("Blocked by", table(BLOCKERS, blockers), empty=not blockers)
     )
-
-
-def _section(title: str, block: str, *, empty: bool) -> str:
-    return f"{title}: none\n" if empty else f"{title}:\n{indented(block)}"
 
 
 def _choice(gpu: Payload, key: str) -> str:
     return ", ".join(texts(gpu, key)) or UNKNOWN
 
 
+def _probe(gpu: Payload) -> str:
+    if required(gpu, "probe") is None:
+        return UNKNOWN
+    probe = item(gpu, "probe")
+    library = f" by {text(probe, 'library')}" if required(probe, "library") is not None else ""
+    why = f": {text(probe, 'message')}" if required(probe, "message") is not None else ""
+    return f"{text(probe, 'state')} at {moment(number(probe, 'at'))}{library}{why}"
+
+
 def _writable(gpu: Payload) -> str:
     if required(gpu, "memory_mode_writable") is None:
         return UNKNOWN
     return "writable" if flag(gpu, "memory_mode_writable") else "not writable"
-
-
-def _exact(each: Payload) -> str:
-    memory_bytes = number(each, "memory_bytes")
-    return UNKNOWN if memory_bytes is None else f"{size(memory_bytes)} ({text(each, 'memory_bytes')} bytes)"
 
 
 def _slots(claim: Payload, key: str) -> str:

@@ -11,6 +11,7 @@ from aimd.ctl.fields import UNKNOWN, flag, item, items, number, required, text, 
 from aimd.ctl.session import blocker_lines
 from aimd.ctl.tables import duration, moment
 from aimd.doctor.finding import FAIL, OK, WARN, Finding
+from aimd.doctor.library import probe_finding
 
 RECENT_SECONDS = 86400.0
 # Events of the ledger that an operator should have seen. Beside them: every event whose kind begins with `ledger_`.
@@ -29,6 +30,7 @@ class Answers:
     readiness: Object
     node: Object
     inventory: Object
+    memory: Object
     claims: Object
     plans: Object
     events: Object
@@ -42,6 +44,7 @@ def examine(answers: Answers) -> list[Finding]:
         *_health("ready", answers.readiness),
         *_warnings(answers),
         *(finding for gpu in items(answers.inventory, "gpus") for finding in _gpu(gpu)),
+        *_memory(items(answers.memory, "findings")),
         *_plans(items(answers.plans, "plans")),
         *_claims(items(answers.claims, "claims")),
         *_events(items(answers.events, "events"), answers.now),
@@ -94,6 +97,11 @@ def _gpu(gpu: Object) -> Iterator[Finding]:
         yield Finding(WARN, name, message, "stop the GPU's users and reload amdgpu")
     for left in items(gpu, "left_behind"):
         yield Finding(WARN, name, _kept(left), "it is free when they end; aimd never signals any")
+    if required(gpu, "probe") is not None:
+        probe = item(gpu, "probe")
+        library = f" by {text(probe, 'library')}" if required(probe, "library") is not None else ""
+        found = probe_finding(name, text(probe, "state"), required(probe, "message"))
+        yield found._replace(message=f"{found.message}{library}")
     holders = [f"pid {text(each, 'pid')} ({text(each, 'command')})" for each in items(gpu, "holders")]
     yield Finding(OK, name, f"held by {', '.join(holders)}" if holders else "no process holds it")
 
@@ -105,6 +113,14 @@ def _kept(left: Object) -> str:
     where = f"of partition {text(left, 'partition_name')}"
     why = "its claim is released" if released else "its claim is not there any more"
     return f"{amount} {where} are kept for {pids} of {text(left, 'name')}: {why}"
+
+
+def _memory(found: list[dict[str, Any]]) -> Iterator[Finding]:
+    for each in found:
+        denied = "; its model gets no new leases there" if flag(each, "denied") else ""
+        message = f"{text(each, 'message')}{denied}, since {moment(number(each, 'since'))}"
+        hint = f"aimctl describe partition {text(each, 'partition_name')} tells who uses what"
+        yield Finding(WARN, text(each, "partition_name"), message, hint)
 
 
 def _plans(plans: list[dict[str, Any]]) -> Iterator[Finding]:

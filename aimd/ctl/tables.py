@@ -41,6 +41,15 @@ def size(size_bytes: float | None) -> str:
     return f"{-(-int(size_bytes) // _GIB)} GiB"
 
 
+def amount(size_bytes: float | None) -> str:
+    """A size that is used or free, to a hundredth: `0`, `283.00 MiB`, `12.50 GiB`."""
+    if size_bytes is None:
+        return UNKNOWN
+    if size_bytes == 0:
+        return "0"
+    return f"{size_bytes / _MIB:.2f} MiB" if abs(size_bytes) < _GIB else f"{size_bytes / _GIB:.2f} GiB"
+
+
 def mode(compute: str, memory: str) -> str:
     """`CPX/NPS1`; `-` where a part is unknown."""
     return UNKNOWN if (compute, memory) == (UNKNOWN, UNKNOWN) else f"{compute}/{memory}"

@@ -124,6 +124,7 @@ class Facts:
         kernel: release of the running kernel.
         unseen: processes whose open files the caller may not look at.
         library: None if it was not looked for.
+        device_rules: of the caller's device cgroup; None where they cannot be read.
     """
 
     root: str
@@ -139,3 +140,4 @@ class Facts:
     sysfs_read_only: bool = False
     unseen: int = 0
     library: LibraryFacts | None = None
+    device_rules: tuple[str, ...] | None = None

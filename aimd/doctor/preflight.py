@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from aimd.doctor.device_rules import rule_findings
 from aimd.doctor.facts import ALLOCATION_FILE, COMPUTE_FILE, CONFIG_FOLDER, MEMORY_FILE, PROFILE_FILES, Facts, GpuFacts
 from aimd.doctor.finding import FAIL, OK, WARN, Finding
 from aimd.doctor.library import library_findings
@@ -31,11 +32,17 @@ def findings(facts: Facts) -> list[Finding]:
         _memory_modes,
         _nodes,
         _devices,
+        rule_findings,
         lambda facts: library_findings(facts.library),
         _clients,
         _owners,
     )
     return [finding for check in checks for finding in check(facts)]
+
+
+def access(facts: Facts) -> list[Finding]:
+    """What a model, or the daemon's helper, needs beside a GPU: HIP's library, device nodes, and leave to use them."""
+    return [*library_findings(facts.library), *_devices(facts), *rule_findings(facts)]
 
 
 def _driver(facts: Facts) -> Iterable[Finding]:

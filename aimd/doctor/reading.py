@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aimd.doctor import processes
+from aimd.doctor.device_rules import read_rules
 from aimd.doctor.facts import (
     COMPUTE_FILE,
     MEMORY_FILE,
@@ -59,6 +60,7 @@ def read_facts(files: Files, root: Path, *, proc: Path = Path("/proc"), dev: Pat
         sysfs_read_only=files.read_only(),
         unseen=opened.unseen,
         library=find_library(os.environ) if live else None,
+        device_rules=read_rules(proc) if live else None,
     )
 
 

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
+from aimd.domain.accounting import PartitionAccount
 from aimd.domain.event import Event
-from aimd.domain.gpu import BusyRule, Holder
+from aimd.domain.gpu import BusyRule
 from aimd.domain.ledger import holders_on
 from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.domain.plan import Blocker, Plan, Refusal, Step
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.protocol import messages as msg
 from aimd.protocol.convert_left import left_behind_messages
+from aimd.protocol.convert_memory import probe_message
 
 
 def gpu_messages(snapshot: NodeSnapshot, *, with_epoch: bool = True) -> list[msg.GpuMessage]:
-    """All GPUs of the node, as gpu_message tells them."""
-    left = left_behind_messages(snapshot)
-    return [
-        gpu_message(status, snapshot.holders, left.get(status.gpu.pci_address, ()), with_epoch=with_epoch)
-        for status in snapshot.gpus
-    ]
-
-
-def gpu_message(
-    status: GpuStatus,
-    holders: Iterable[Holder] = (),
-    left_behind: Iterable[msg.LeftBehindMessage] = (),
-    *,
-    with_epoch: bool = True,
-) -> msg.GpuMessage:
-    """A GPU with its partitions, those of the holders that hold it, and what is kept there for processes without claim.
-
-    Without a daemon there is no epoch.
+    """All GPUs of the node with their partitions, those of the holders that hold them, what is kept there for processes
+    without claim, and how asking HIP has ended. Without a daemon there is no epoch.
     """
+    left = left_behind_messages(snapshot)
+    found = []
+    for status in snapshot.gpus:
+        address = status.gpu.pci_address
+        message = _gpu_message(status, partition_messages(status, snapshot, with_epoch=with_epoch))
+        held = [msg.HolderMessage(pid=h.pid, command=h.command) for h in snapshot.holders if address in h.gpus]
+        probe = probe_message(snapshot.memory.gpus.get(address))
+        epoch = status.mode_epoch if with_epoch else None
+        kept = list(left.get(address, ()))
+        found.append(msgspec.structs.replace(message, holders=held, left_behind=kept, probe=probe, mode_epoch=epoch))
+    return found
+
+
+def _gpu_message(status: GpuStatus, partitions: list[msg.PartitionMessage]) -> msg.GpuMessage:
     gpu = status.gpu
     model = gpu.model
     return msg.GpuMessage(
@@ -51,25 +53,26 @@ def gpu_message(
         memory_bytes=gpu.total_memory_bytes,
         numa_node=gpu.numa_node,
         hive_id=f"{gpu.hive_id:016x}" if gpu.hive_id else None,
-        partitions=partition_messages(status, with_epoch=with_epoch),
-        mode_epoch=status.mode_epoch if with_epoch else None,
+        partitions=partitions,
         wish=_wish(str(status.wish)) if status.wish is not None else None,
         drift=list(status.drift),
         pending_memory_mode=_word(status.pending_memory),
         change=status.change,
         draining=status.draining,
-        holders=[
-            msg.HolderMessage(pid=holder.pid, command=holder.command)
-            for holder in holders
-            if gpu.pci_address in holder.gpus
-        ],
-        left_behind=list(left_behind),
     )
 
 
-def partition_messages(status: GpuStatus, *, with_epoch: bool = True) -> list[msg.PartitionMessage]:
+def partition_messages(
+    status: GpuStatus, snapshot: NodeSnapshot, *, with_epoch: bool = True
+) -> list[msg.PartitionMessage]:
     """The partitions of a GPU, in the order of their index."""
     gpu = status.gpu
+    accounts = snapshot.memory.partitions
+    unknown = PartitionAccount(gpu.pci_address, 0, 0, None, None, None, None)
+    findings: dict[int, list[str]] = {}
+    for found in snapshot.findings:
+        if found.gpu == gpu.pci_address:
+            findings.setdefault(found.index, []).append(found.kind.value)
     return [
         msg.PartitionMessage(
             id=f"{gpu.pci_address}/{partition.index}",
@@ -84,8 +87,14 @@ def partition_messages(status: GpuStatus, *, with_epoch: bool = True) -> list[ms
             memory_bytes=partition.memory_bytes,
             render_minor=partition.render_minor,
             mode_epoch=status.mode_epoch if with_epoch else None,
+            reserved_bytes=account.reserved_bytes,
+            used_bytes=account.used_bytes,
+            unattributed_bytes=account.unattributed_bytes,
+            free_bytes=account.free_bytes,
+            findings=sorted(set(findings.get(partition.index, ()))),
         )
         for partition in gpu.partitions
+        for account in (accounts.get((gpu.pci_address, partition.index), unknown),)
     ]
 
 

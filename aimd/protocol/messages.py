@@ -23,7 +23,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class PartitionMessage(Message, frozen=True):
-    """One partition. `id` is `<pci address>/<index>`, `name` is `gpu<n>/<index>`."""
+    """One partition. `id` is `<pci address>/<index>`, `name` is `gpu<n>/<index>`.
+
+    Of its `memory_bytes` claims have reserved `reserved_bytes`; processes use `used_bytes` by KFD's counters, of which
+    nobody has reserved `unattributed_bytes`. `free_bytes` is what one more process could allocate when HIP was asked last.
+    `findings` are kinds of what is not as it should be: GET /v1/findings has the sentences. A watch tells of other figures
+    with other changes, not by themselves.
+    """
 
     id: str
     name: str
@@ -37,6 +43,26 @@ class PartitionMessage(Message, frozen=True):
     memory_bytes: int | None
     render_minor: int | None
     mode_epoch: int | None = None
+    reserved_bytes: int | None = None
+    used_bytes: int | None = None
+    unattributed_bytes: int | None = None
+    free_bytes: int | None = None
+    findings: list[str] = []
+
+
+class ProbeMessage(Message, frozen=True):
+    """How asking HIP for a GPU's memory ended last, at `at` (seconds since the epoch), and by which file.
+
+    `state` is `read`, or why there is no answer: off, held, moved, no-library, wrong-library, no-device, failed, timed-out,
+    crashed, implausible. `runtime_version` is HIP's, major * 10**7 + minor * 10**5 + patch.
+    """
+
+    state: str
+    message: str | None
+    at: float
+    library: str | None
+    runtime_version: int | None
+    seconds: float
 
 
 class GpuMessage(Message, frozen=True):
@@ -71,6 +97,7 @@ class GpuMessage(Message, frozen=True):
     draining: bool = False
     holders: list[HolderMessage] = []
     left_behind: list[LeftBehindMessage] = []
+    probe: ProbeMessage | None = None
 
 
 class HolderMessage(Message, frozen=True):

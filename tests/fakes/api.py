@@ -22,6 +22,7 @@ from aimd.protocol.claims import (
     EnvironmentMessage,
     HolderRequest,
 )
+from aimd.protocol.memory import FindingListMessage, FindingMessage, PartitionDetailMessage
 from aimd.protocol.messages import (
     ChangeListMessage,
     ChangeMessage,
@@ -92,6 +93,7 @@ class World:
     reload: ReloadMessage = field(default_factory=lambda: ReloadMessage(changed=[], needs_restart=[]))
     events: list[EventMessage] = field(default_factory=list)
     models: list[ModelMessage] = field(default_factory=list)
+    findings: list[FindingMessage] = field(default_factory=list)
     overrides: dict[str, Raw | ProblemMessage] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     page: int = 1000
@@ -296,7 +298,10 @@ def _answer(world: World, path: str, query: dict[str, list[str]]) -> Message:
         case ["partitions"]:
             return PartitionListMessage(partitions=partitions)
         case ["partitions", gpu, index]:
-            found = [each for each in partitions if f"{gpu.lower()}/{index}" in (each.name, each.id)]
+            named = [each for each in partitions if f"{gpu.lower()}/{index}" in (each.name, each.id)]
+            found = [PartitionDetailMessage(**msgspec.structs.asdict(each)) for each in named]
+        case ["findings"]:
+            return FindingListMessage(findings=world.findings)
         case ["claims"]:
             return ClaimListMessage(claims=[states[-1] for states in world.claims.values()])
         case ["claims", name]:

@@ -27,6 +27,7 @@ from aimd.adapters.http.peer import Operators, Peer
 from aimd.adapters.http.server import LocalApi, NodeFacts
 from aimd.errors import DeniedError
 from aimd.protocol import messages as msg
+from aimd.protocol.memory import FindingListMessage, PartitionDetailMessage
 from aimd.sim.state import FaultKind, SimFault, SimState
 from tests.fakes.node import ADDRESSES, fast_state, running_node
 from tests.fakes.traffic import ShownTraffic
@@ -131,8 +132,11 @@ def test_partitions(api: Served) -> None:
     partitions = api.get("/v1/partitions", msg.PartitionListMessage).partitions
     assert [part.name for part in partitions] == ["gpu0/0", *(f"gpu1/{index}" for index in range(8))]
     assert [part.render_minor for part in partitions] == [128, *range(136, 144)]
-    assert api.get("/v1/partitions/gpu1/7", msg.PartitionMessage) == partitions[-1]
-    assert api.get(f"/v1/partitions/{ADDRESSES[1]}/7", msg.PartitionMessage) == partitions[-1]
+    one = api.get("/v1/partitions/gpu1/7", PartitionDetailMessage)
+    assert one == PartitionDetailMessage(**msgspec.structs.asdict(partitions[-1]))
+    assert api.get(f"/v1/partitions/{ADDRESSES[1]}/7", PartitionDetailMessage) == one
+    assert (one.reserved_bytes, one.used_bytes, one.unattributed_bytes, one.free_bytes) == (0, 0, 0, None)
+    assert api.get("/v1/findings", FindingListMessage).findings == []
     assert [gpu.partitions for gpu in api.get("/v1/gpus", msg.InventoryMessage).gpus] == [
         partitions[:1],
         partitions[1:],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from aimd.protocol.claims import AssignmentMessage, ClaimMessage, EnvironmentMessage, SloMessage
+from aimd.protocol.memory import ClaimUseMessage, FindingMessage, PartitionDetailMessage, ProcessUseMessage
 from aimd.protocol.messages import (
     BlockerMessage,
     ChangeMessage,
@@ -15,6 +18,7 @@ from aimd.protocol.messages import (
     NodeMessage,
     PartitionMessage,
     PlanMessage,
+    ProbeMessage,
     RefusalMessage,
     StepMessage,
     SwitchMessage,
@@ -75,6 +79,50 @@ def known_gpu(name: str, address: str, *, divided: bool) -> GpuMessage:
         holders=[]
         if divided
         else [HolderMessage(pid=4711, command="python3 serve.py"), HolderMessage(pid=9, command=None)],
+    )
+
+
+def probe(
+    state: str = "read", message: str | None = None, library: str | None = "/opt/rocm/lib/libamdhip64.so.7"
+) -> ProbeMessage:
+    return ProbeMessage(
+        state=state, message=message, at=1700000000.0, library=library, runtime_version=None, seconds=0.3
+    )
+
+
+def finding(*, denied: bool = False) -> FindingMessage:
+    return FindingMessage(
+        kind="over-limit",
+        partition=f"{GPU0}/1",
+        partition_name="gpu0/1",
+        claim="llama",
+        message="claim llama uses 26 GiB",
+        since=1700000000.0,
+        denied=denied,
+    )
+
+
+def accounted() -> PartitionDetailMessage:
+    """A partition of which all is known, with a claim over its limit and a stranger."""
+    gib = 1 << 30
+    known = msgspec.structs.asdict(partition("gpu0", GPU0, 1, divided=True))
+    figures = {"reserved_bytes": 24 * gib, "used_bytes": 27 * gib, "unattributed_bytes": gib, "free_bytes": 60 * gib}
+    return PartitionDetailMessage(
+        **{**known, **figures, "findings": ["over-limit"]},
+        free_at=1700000000.0,
+        free_used_bytes=26 * gib,
+        page_tables_bytes=235 << 20,
+        pins_bytes=0,
+        rounding_bytes=None,
+        estimated_free_bytes=59 * gib,
+        claims=[ClaimUseMessage(claim="llama", reserved_bytes=24 * gib, used_bytes=26 * gib)],
+        processes=[
+            ProcessUseMessage(
+                pid=7, start_time=1, command="serve", used_bytes=26 * gib, claim="llama", replica=0, pod="u-1"
+            ),
+            ProcessUseMessage(pid=8, start_time=None, command=None, used_bytes=None, claim=None, replica=None, pod=""),
+        ],
+        memory_findings=[finding(denied=True)],
     )
 
 

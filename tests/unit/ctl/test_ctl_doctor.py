@@ -13,6 +13,7 @@ import aimd
 from aimd.ctl.examination import RECENT_SECONDS, Answers, examine
 from aimd.doctor.finding import FAIL, OK, WARN
 from aimd.protocol.claims import ClaimListMessage
+from aimd.protocol.memory import FindingListMessage
 from aimd.protocol.messages import (
     ChangeListMessage,
     EventListMessage,
@@ -38,6 +39,7 @@ def healthy() -> Answers:
         readiness=to_builtins(HealthMessage(status="ok")),
         node=to_builtins(quiet),
         inventory=to_builtins(InventoryMessage(gpus=[gpu])),
+        memory=to_builtins(FindingListMessage(findings=[])),
         claims=to_builtins(ClaimListMessage(claims=[samples.claim()])),
         plans=to_builtins(ChangeListMessage(plans=[samples.committing()[-1]])),
         events=to_builtins(EventListMessage(events=samples.events(), next=5)),
@@ -96,6 +98,32 @@ def test_warnings_of_node_and_inventory_once_each() -> None:
 )
 def test_gpus(changed, expected) -> None:
     assert found(inventory=with_gpu(**changed)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("probe", "expected"),
+    [
+        (samples.probe(), (OK, "memory by HIP: read by /opt/rocm/lib/libamdhip64.so.7")),
+        (samples.probe("no-library", "it is nowhere", None), (WARN, "memory by HIP: no-library: it is nowhere")),
+        (
+            samples.probe("crashed", "SIGSEGV"),
+            (FAIL, "memory by HIP: crashed: SIGSEGV by /opt/rocm/lib/libamdhip64.so.7"),
+        ),
+    ],
+)
+def test_how_asking_hip_ended(probe, expected) -> None:
+    answers = replace(healthy(), inventory=to_builtins(with_gpu(probe=probe)))
+    told = [each for each in examine(answers) if each.message.startswith("memory by HIP")]
+    assert [(each.result, each.message) for each in told] == [expected]
+    assert told[0].hint or expected[0] == OK
+
+
+@pytest.mark.parametrize("denied", [False, True])
+def test_findings_about_memory(denied) -> None:
+    ((result, check, message),) = found(memory=FindingListMessage(findings=[samples.finding(denied=denied)]))
+    assert (result, check) == (WARN, "gpu0/1")
+    told = "; its model gets no new leases there" if denied else ""
+    assert message == f"claim llama uses 26 GiB{told}, since 2023-11-14T22:13:20Z"
 
 
 def test_hints_are_commands() -> None:
@@ -183,7 +211,14 @@ def test_what_is_kept_for_processes_without_their_claim(kept, words) -> None:
     assert found(inventory=with_gpu(left_behind=[kept])) == [(WARN, "gpu0", words)]
 
 
+def test_on_a_real_node_what_the_caller_may_use_is_looked_at(aimctl, world: World) -> None:
+    """Of this machine, so what is found is not known here."""
+    checks = [each["check"] for each in json.loads(aimctl("doctor", "-o", "json").stdout)["findings"]]
+    assert {"HIP library", "device nodes", "device cgroup"} <= set(checks)
+
+
 def test_on_the_command_line(aimctl, world: World) -> None:
+    world.node = msgspec.structs.replace(world.node, simulated="mi300x:3, driver 7.2")
     result = aimctl("doctor")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()

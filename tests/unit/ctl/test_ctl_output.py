@@ -14,6 +14,7 @@ from aimd.ctl.output import FORMATS, KINDS, render
 from aimd.ctl.tables import duration, size
 from aimd.errors import UnreachableError
 from aimd.protocol.claims import AssignmentListMessage, ClaimListMessage
+from aimd.protocol.memory import PartitionDetailMessage
 from aimd.protocol.messages import ChangeListMessage, EventListMessage, HolderMessage, PartitionListMessage, to_builtins
 from aimd.protocol.models import ModelListMessage
 from tests.unit.ctl import samples
@@ -24,7 +25,7 @@ PAYLOADS = {
     "inventory": INVENTORY,
     "gpu": INVENTORY["gpus"][0],
     "partitions": to_builtins(PartitionListMessage(partitions=samples.inventory().gpus[0].partitions)),
-    "partition": INVENTORY["gpus"][0]["partitions"][1],
+    "partition": to_builtins(samples.accounted()),
     "plans": to_builtins(ChangeListMessage(plans=[samples.failed("gpu_busy", "held"), samples.committing()[1]])),
     "plan": to_builtins(samples.committing()[1]),
     "dry-run": to_builtins(samples.plan()),
@@ -126,9 +127,13 @@ gpu1   0000:26:00.0   MI300X   0x74a1      SPX/NPS1   DPX        DPX/NPS1   NPS4
 gpu2   0000:46:00.0   -        -           CPX/-      -          -          -                1            -         -              ready   -      -        -       0         -            no
 """,
     "partitions": """\
-NAME     ID               MODE       XCCS   CUS   MEMORY   MEMORY-BYTES   RENDER-NODE   EPOCH
-gpu0/0   0000:05:00.0/0   DPX/NPS1   4      152   96 GiB   103070826496   renderD128    2
-gpu0/1   0000:05:00.0/1   DPX/NPS1   4      152   96 GiB   103070826496   renderD129    2
+NAME     ID               MODE       XCCS   CUS   MEMORY   MEMORY-BYTES   RESERVED   USED   UNATTRIBUTED   FREE   FINDINGS   RENDER-NODE   EPOCH
+gpu0/0   0000:05:00.0/0   DPX/NPS1   4      152   96 GiB   103070826496   -          -      -              -      none       renderD128    2
+gpu0/1   0000:05:00.0/1   DPX/NPS1   4      152   96 GiB   103070826496   -          -      -              -      none       renderD129    2
+""",
+    "partition": """\
+NAME     ID               MODE       XCCS   CUS   MEMORY   MEMORY-BYTES   RESERVED    USED        UNATTRIBUTED   FREE        FINDINGS     RENDER-NODE   EPOCH
+gpu0/1   0000:05:00.0/1   DPX/NPS1   4      152   96 GiB   103070826496   24.00 GiB   27.00 GiB   1.00 GiB       60.00 GiB   over-limit   renderD129    2
 """,
     "plan": """\
 NAME         STATE                 MODES           STEPS   CREATED                ORIGIN   UID   FINAL   BLOCKERS
@@ -192,6 +197,7 @@ NUMA node:             0
 XGMI hive:             0x1f2e
 Mode change:           set-mode-1
 Draining:              no
+Memory by HIP:         -
 Drift:
   wished are DPX/NPS1, the partitions show SPX/NPS1
   the mode file says DPX
@@ -221,7 +227,48 @@ Mode epoch:      -
 XCCs:            -
 Compute units:   -
 Memory:          -
+Reserved:        -
+Used:            -
+Unattributed:    -
+Free:            -
+Free now:        -
 Render node:     -
+Kept back: -
+Claims: none
+Processes: none
+Findings: none
+"""
+
+DESCRIBED_ACCOUNT = """\
+Name:            gpu0/1
+Id:              0000:05:00.0/1
+GPU:             gpu0
+PCI address:     0000:05:00.0
+Index:           1
+Mode:            DPX/NPS1
+Mode epoch:      2
+XCCs:            4
+Compute units:   152
+Memory:          96 GiB (103070826496 bytes)
+Reserved:        24.00 GiB
+Used:            27.00 GiB
+Unattributed:    1.00 GiB
+Free:            60.00 GiB by HIP at 2023-11-14T22:13:20Z, when 26.00 GiB were used
+Free now:        59.00 GiB, estimated
+Render node:     renderD129
+Kept back:
+  Page tables:    235.00 MiB
+  Pins and RAS:   0
+  Rounding:       -
+Claims:
+  CLAIM   RESERVED    USED
+  llama   24.00 GiB   26.00 GiB
+Processes:
+  PID   COMMAND   USED        CLAIM     POD
+  7     serve     26.00 GiB   llama/0   u-1
+  8     -         -           -         ?
+Findings:
+  over-limit since 2023-11-14T22:13:20Z: claim llama uses 26 GiB; its model gets no new leases there
 """
 
 DESCRIBED_CHANGE = """\
@@ -309,7 +356,12 @@ def test_every_kind_and_format_is_in_this_file() -> None:
     ("kind", "payload", "expected"),
     [
         ("gpu", INVENTORY["gpus"][1], DESCRIBED_GPU),
-        ("partition", INVENTORY["gpus"][2]["partitions"][0], DESCRIBED_PARTITION),
+        (
+            "partition",
+            to_builtins(PartitionDetailMessage(**INVENTORY["gpus"][2]["partitions"][0])),
+            DESCRIBED_PARTITION,
+        ),
+        ("partition", to_builtins(samples.accounted()), DESCRIBED_ACCOUNT),
         ("claim", to_builtins(samples.claim()), DESCRIBED_CLAIM),
         ("plan", to_builtins(samples.failed("gpu_busy", "gpu1 is held")), DESCRIBED_CHANGE),
         (
@@ -328,8 +380,14 @@ def test_describe_of_what_is_unknown_has_no_value_made_up() -> None:
     unknown = {name for name, value in lines.items() if value.strip() == "-"}
     assert unknown == {
         *("Model", "Device id", "Mode file", "Wish", "Mode epoch", "Compute modes", "Memory modes"),
-        *("Pending memory mode", "Memory", "NUMA node", "XGMI hive", "Mode change"),
+        *("Pending memory mode", "Memory", "NUMA node", "XGMI hive", "Mode change", "Memory by HIP"),
     }
+
+
+def test_a_gpu_tells_how_asking_hip_ended() -> None:
+    gpu = {**INVENTORY["gpus"][0], "probe": to_builtins(samples.probe("failed", "hipErrorUnknown"))}
+    told = "Memory by HIP:         failed at 2023-11-14T22:13:20Z by /opt/rocm/lib/libamdhip64.so.7: hipErrorUnknown\n"
+    assert told in describe("gpu", gpu)
 
 
 def test_a_draining_gpu_shows_it_in_its_state() -> None:

@@ -87,7 +87,7 @@ MORE = {
     "claiming.py": LEAVES,
     "layouts.py": {"aimd.config"},
     "checking.py": {f"aimd.doctor.{name}" for name in ("finding", "files", "preflight", "reading")},
-    "examination.py": {"aimd.doctor.finding"},
+    "examination.py": {"aimd.doctor.finding", "aimd.doctor.library"},
     "gating.py": {"aimd.dispatch.gate.settings", "aimd.dispatch.gate.server"},  # the latter when the gate runs
 }
 

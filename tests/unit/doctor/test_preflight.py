@@ -55,6 +55,7 @@ def test_a_fit_node_has_a_line_per_check() -> None:
         (OK, "mode files"),
         (OK, "KFD topology"),
         (OK, "device nodes"),
+        (OK, "device cgroup"),
         (OK, "holders"),
         (OK, "other managers"),
     ]

@@ -12,6 +12,8 @@ from aimd.domain.node import NodeSnapshot
 from aimd.errors import NotFoundError
 from aimd.protocol import convert
 from aimd.protocol import messages as msg
+from aimd.protocol.convert_memory import detail_message, finding_messages
+from aimd.protocol.memory import FindingListMessage, PartitionDetailMessage
 from aimd.protocol.watch import WatchMessage
 
 
@@ -20,7 +22,7 @@ def _gpus(snapshot: NodeSnapshot, _now: float) -> dict[str, msg.GpuMessage]:
 
 
 def _partitions(snapshot: NodeSnapshot, _now: float) -> dict[str, msg.PartitionMessage]:
-    return {part.id: part for status in snapshot.gpus for part in convert.partition_messages(status)}
+    return {part.id: part for status in snapshot.gpus for part in convert.partition_messages(status, snapshot)}
 
 
 GPUS = Collection(_gpus)
@@ -45,14 +47,20 @@ async def list_partitions(api: Api, call: Call) -> Result:
 
 
 async def read_partition(api: Api, call: Call) -> Result:
-    status, index = api.snapshot().find(call.path["gpu"]), call.path["index"]
-    for partition in convert.partition_messages(status):
+    snapshot = api.snapshot()
+    status, index = snapshot.find(call.path["gpu"]), call.path["index"]
+    for partition in convert.partition_messages(status, snapshot):
         if str(partition.index) == index:
-            return Answer(partition)
+            return Answer(detail_message(partition, snapshot))
     has = f"it has {len(status.gpu.partitions)} in mode {status.gpu.mode}"
     raise NotFoundError(
         f"{status.name} has no partition {index!r}", code="unknown_partition", hint=f"{has}, counted from 0"
     )
+
+
+async def list_findings(api: Api, _call: Call) -> Result:
+    snapshot = api.snapshot()
+    return Answer(FindingListMessage(findings=finding_messages(snapshot), generation=snapshot.generation))
 
 
 async def drain_gpu(api: Api, call: Call) -> Result:
@@ -117,9 +125,16 @@ ROUTES = (
     Route(
         "GET",
         "/v1/partitions/{gpu}/{index}",
-        "One partition",
+        "One partition, with the account of its memory",
         read_partition,
-        {200: msg.PartitionMessage},
+        {200: PartitionDetailMessage},
         problems=_NAMED,
+    ),
+    Route(
+        "GET",
+        "/v1/findings",
+        "What of the partitions' memory is not as it should be",
+        list_findings,
+        {200: FindingListMessage},
     ),
 )
