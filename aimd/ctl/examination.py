@@ -44,6 +44,7 @@ def examine(answers: Answers) -> list[Finding]:
         *_health("ready", answers.readiness),
         *_warnings(answers),
         *(finding for gpu in items(answers.inventory, "gpus") for finding in _gpu(gpu)),
+        *_probes(items(answers.inventory, "gpus")),
         *_memory(items(answers.memory, "findings")),
         *_plans(items(answers.plans, "plans")),
         *_claims(items(answers.claims, "claims")),
@@ -97,11 +98,6 @@ def _gpu(gpu: Object) -> Iterator[Finding]:
         yield Finding(WARN, name, message, "stop the GPU's users and reload amdgpu")
     for left in items(gpu, "left_behind"):
         yield Finding(WARN, name, _kept(left), "it is free when they end; aimd never signals any")
-    if required(gpu, "probe") is not None:
-        probe = item(gpu, "probe")
-        library = f" by {text(probe, 'library')}" if required(probe, "library") is not None else ""
-        found = probe_finding(name, text(probe, "state"), required(probe, "message"))
-        yield found._replace(message=f"{found.message}{library}")
     holders = [f"pid {text(each, 'pid')} ({text(each, 'command')})" for each in items(gpu, "holders")]
     yield Finding(OK, name, f"held by {', '.join(holders)}" if holders else "no process holds it")
 
@@ -113,6 +109,19 @@ def _kept(left: Object) -> str:
     where = f"of partition {text(left, 'partition_name')}"
     why = "its claim is released" if released else "its claim is not there any more"
     return f"{amount} {where} are kept for {pids} of {text(left, 'name')}: {why}"
+
+
+def _probes(gpus: list[dict[str, Any]]) -> Iterator[Finding]:
+    """How asking HIP has ended; once for all GPUs of which the same is to be said."""
+    alike: dict[Finding, list[str]] = {}
+    for gpu in gpus:
+        if required(gpu, "probe") is not None:
+            probe = item(gpu, "probe")
+            library = f" by {text(probe, 'library')}" if required(probe, "library") is not None else ""
+            found = probe_finding("", text(probe, "state"), required(probe, "message"))
+            alike.setdefault(found._replace(message=f"{found.message}{library}"), []).append(text(gpu, "name"))
+    for found, names in alike.items():
+        yield found._replace(check="all GPUs" if 1 < len(names) == len(gpus) else ", ".join(names))
 
 
 def _memory(found: list[dict[str, Any]]) -> Iterator[Finding]:

@@ -86,8 +86,23 @@ ALLOCATED = Descriptor(
 USED = Descriptor(
     "aim_gpu_partition_memory_used_bytes",
     "gauge",
-    "Bytes that processes use on the partition, as KFD counts them of each. Absent while the node could not be read.",
+    "Bytes that processes use on the partition, as KFD counts them of each. Absent while the node, or one of the"
+    " counters, could not be read.",
     PLACE,
+)
+UNATTRIBUTED = Descriptor(
+    "aim_gpu_partition_memory_unattributed_bytes",
+    "gauge",
+    "Bytes that are used on the partition and reserved by nobody: by processes of no claim, or where theirs has no"
+    " place. Claims do not get them. Absent where that is not known.",
+    PLACE,
+)
+FINDING = Descriptor(
+    "aim_gpu_partition_memory_finding",
+    "gauge",
+    "1 while the memory of the partition is not as it should be, after a while: over-limit (the model's claim uses more"
+    " than it has reserved), drift (HIP and KFD do not tell the same; without model).",
+    (*PLACE, "kind", "model"),
 )
 AVAILABLE = Descriptor(
     "aim_gpu_partition_memory_available_bytes",
@@ -230,11 +245,15 @@ def _memory(view: View) -> Iterator[Family]:
             if size is not None
         ]
     )
-    used: Counter[Place] = Counter()
-    for holder in snapshot.holders:
-        for gpu, index, memory_bytes in holder.vram:
-            used[gpu, index] += memory_bytes
-    yield USED.of([(_place(place), used[place]) for place in sizes] if snapshot.ready else [])
+    accounts = {place: account for place, account in snapshot.memory.partitions.items() if place in sizes}
+    for family, amounts in (
+        (USED, {place: account.used_bytes for place, account in accounts.items()}),
+        (UNATTRIBUTED, {place: account.unattributed_bytes for place, account in accounts.items()}),
+    ):
+        yield family.of([(_place(place), size) for place, size in amounts.items() if size is not None])
+    yield FINDING.of(
+        [((*_place((one.gpu, one.index)), one.kind.value, one.claim or ""), 1) for one in snapshot.findings]
+    )
     yield AVAILABLE.of(
         [
             (_place((gpu, memory.index)), memory.free_bytes)

@@ -9,6 +9,7 @@ from aimd.adapters.metrics.instruments import Instruments
 from aimd.adapters.metrics.labels import ModelLabels
 from aimd.adapters.metrics.model_families import folded
 from aimd.adapters.metrics.view import View
+from aimd.domain.accounting import FindingKind, MemoryBoard, MemoryFinding, PartitionAccount
 from aimd.domain.budget import budget_eaters
 from aimd.domain.claim import Assignment, Claim, ClaimSpec, QosClass, Slo
 from aimd.domain.gpu import Gpu, Holder, Partition
@@ -61,7 +62,10 @@ def test_what_is_not_known_of_a_partition_has_no_series():
 
 def test_a_node_that_could_not_be_read_uses_an_unknown_amount():
     there = Partition(0, 128, 8, 8 * MIB)
-    assert seen(View("1", snapshot(there)))["aim_gpu_partition_memory_used_bytes", GPU, "0"] == 0
+    for known, unknown in (((0, 3), 0), ((None, None), 2)):
+        found = seen(View("1", snapshot(there, memory=account(*known))))
+        absent = {"aim_gpu_partition_memory_used_bytes", "aim_gpu_partition_memory_unattributed_bytes"} - names(found)
+        assert len(absent) == unknown
     assert "aim_gpu_partition_memory_used_bytes" not in names(seen(View("1", snapshot(there, ready=False))))
 
 
@@ -80,15 +84,28 @@ def test_errors_of_parts_add_up():
         assert found["aim_collector_errors_total", "pods"] == count
 
 
-def test_memory_used_is_the_sum_of_its_processes():
-    holders = (
-        Holder(1, "a", frozenset({GPU}), ((GPU, 0, 5), (GPU, 1, 7))),
-        Holder(2, "b", frozenset({GPU}), ((GPU, 0, 11),)),
-    )
-    found = seen(View("1", snapshot(Partition(0, 1, 1, 100), Partition(1, 2, 1, 100), holders=holders)))
+def account(used, unattributed):
+    """A board with the account of the first partition."""
+    return MemoryBoard({(GPU, 0): PartitionAccount(GPU, 0, 0, 8 * MIB, 0, used, unattributed)})
+
+
+def test_memory_used_is_that_of_the_account():
+    """A snapshot's holders have no figures: they change all the time."""
+    holders = (Holder(1, "a", frozenset({GPU})), Holder(2, "b", frozenset({GPU})))
+    there = Partition(0, 1, 1, 8 * MIB), Partition(1, 2, 1, 8 * MIB)
+    found = seen(View("1", snapshot(*there, holders=holders, memory=account(16, 5))))
     assert found["aim_gpu_partition_memory_used_bytes", GPU, "0"] == 16
-    assert found["aim_gpu_partition_memory_used_bytes", GPU, "1"] == 7
+    assert found["aim_gpu_partition_memory_unattributed_bytes", GPU, "0"] == 5
+    assert ("aim_gpu_partition_memory_used_bytes", GPU, "1") not in found
     assert found["aim_gpu_holders", GPU] == 2
+
+
+def test_findings_about_memory():
+    kinds = ((FindingKind.OVER_LIMIT, "llama"), (FindingKind.DRIFT, None))
+    findings = tuple(MemoryFinding(kind, GPU, 0, 0, claim, "x", 1.0) for kind, claim in kinds)
+    found = seen(View("1", snapshot(Partition(0, 1, 1, 100), findings=findings)))
+    assert found["aim_gpu_partition_memory_finding", GPU, "0", "over-limit", "llama"] == 1
+    assert found["aim_gpu_partition_memory_finding", GPU, "0", "drift", ""] == 1
 
 
 def test_processes_that_stay_keep_their_reservation_once_for_each_replica():
