@@ -90,6 +90,13 @@ def over(policy: Policy = DENY) -> Desk:
     return made
 
 
+def test_what_a_runtime_takes_beside_is_tolerated() -> None:
+    made = served()
+    for _ in range(3):
+        use(made, LIMIT + TOLERANCE_BYTES, seconds=99)
+    assert made.snapshot.findings == ()
+
+
 def test_a_peak_is_none() -> None:
     made = served()
     for _ in range(5):
