@@ -131,7 +131,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         memory_probe: whether HIP is asked, by a helper process, how much memory is free; hip_library: by which file of
             libamdhip64 (None: what the loader finds); probe_seconds: how often.
         on_memory_overrun: what follows when a claim uses more memory than it has reserved for memory_overrun_seconds,
-            beside a finding and an event: "deny-new-leases": its model gets none there until it uses less.
+            beside a finding and an event: "deny-new-leases": its model gets no new leases there until it uses less.
         layout: modes by `default`, `gpu<n>` or PCI address, applied at start.
     """
 
