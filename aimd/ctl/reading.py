@@ -52,10 +52,6 @@ def get(session: Session, what: str, name: str | None, *, watch: bool, fmt: str)
     client = session.client
     if kind == "node" and (watch or name is not None):
         raise click.UsageError("there is one node: it takes no name and is not watched")
-    if kind == "slo" and watch:
-        raise click.UsageError(
-            "slo is not watched: aimctl get models --watch and aimctl top show burn rates and alerts"
-        )
     if watch and kind == "events":
         watch_events(client, 0, name, fmt)
     elif watch:

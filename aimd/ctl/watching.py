@@ -13,6 +13,7 @@ from aimd.ctl.columns import EVENTS, Column
 from aimd.ctl.fields import item, items, text
 from aimd.ctl.output import KINDS, render
 from aimd.ctl.session import segment
+from aimd.ctl.slo_columns import has_objective
 from aimd.errors import UnreachableError
 
 Object = Mapping[str, Any]
@@ -33,6 +34,9 @@ WIDTHS = {
     "MODES": 16,
     "CREATED": 20,
     "MEMORY": 7,
+    "GOOD": 8,
+    "BURN-1H": 7,
+    "MOSTLY": 8,
 }
 
 
@@ -73,10 +77,12 @@ def events_about(client: ApiClient, subject: str | None) -> Selection:
 def watch_objects(client: ApiClient, kind: str, name: str | None, fmt: str) -> NoReturn:
     """Print the objects of a kind and then every change of them; raises UnreachableError at the end.
 
-    A line of the stream is `{"type": "ADDED"|"MODIFIED"|"DELETED", "generation": N, "object": {...}}`.
+    A line of the stream is `{"type": "ADDED"|"MODIFIED"|"DELETED", "generation": N, "object": {...}}`. `slo` is the
+    stream of models without those that have no objective.
     """
     selected = selection(client, kind, name)
-    chosen = (change for change in client.stream(f"/v1/{kind}?watch=1") if selected(item(change, "object")))
+    path = "models" if kind == "slo" else kind
+    chosen = (change for change in client.stream(f"/v1/{path}?watch=1") if selected(item(change, "object")))
     inner = KINDS[kind].columns
     columns = (
         Column("TYPE", lambda change: text(change, "type")),
@@ -87,6 +93,8 @@ def watch_objects(client: ApiClient, kind: str, name: str | None, fmt: str) -> N
 
 def selection(client: ApiClient, kind: str, name: str | None) -> Selection:
     """Which objects NAME means; a GPU is asked for, since it has several names. Raises like ApiClient.get."""
+    if kind == "slo":
+        return lambda each: has_objective(each) and name in (None, text(each, "name"))
     if name is None:
         return lambda _: True
     if kind in ("gpus", "partitions"):

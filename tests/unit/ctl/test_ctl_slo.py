@@ -77,10 +77,13 @@ def test_a_model_without_an_objective(aimctl, command) -> None:
     )
 
 
-def test_it_is_not_watched(aimctl) -> None:
-    result = aimctl("get", "slo", "--watch")
-    assert result.exit_code == 2
-    assert "aimctl get models --watch" in result.stderr
+def test_watched_models_without_an_objective_are_left_out(aimctl) -> None:
+    header, *rows = aimctl("get", "slo", "--watch").stdout.splitlines()
+    assert header.split()[:4] == ["TYPE", "NAME", "TARGET", "OBJECTIVE"]
+    assert rows[0].split()[:5] == ["ADDED", "llama", "0.25", "s", "0.99"]
+    assert {row.split()[1] for row in rows} == {"llama"}
+    assert set(aimctl("get", "slo", "llama", "--watch", "-o", "name").stdout.split()) == {"llama"}
+    assert aimctl("get", "slo", "bert", "--watch", "-o", "name").stdout == ""
 
 
 def test_an_objective_of_throughput_alone() -> None:
