@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from aimd.dispatch.core import ModelCells, ModelHistograms
@@ -22,7 +22,7 @@ from aimd.domain.metering import BUCKETS_SECONDS
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.serving import Caller, PartitionKey, Rule, ServedPartition
 from aimd.errors import InvalidInputError
-from aimd.planning.admission import Admission, admit
+from aimd.planning.admission import DENIALS, UNAUTHORISED, Admission, admit
 from aimd.planning.serving import served_partitions
 
 log = logging.getLogger("aimd.dispatch")
@@ -80,6 +80,7 @@ class DispatchService:
         self._configured: dict[PartitionKey, ServiceSettings] = {}  # by which settings it is served
         self._generation = -1
         self._problems: tuple[str, ...] = ()
+        self._denied: dict[str, int] = dict.fromkeys(DENIALS, 0)
         self.ended = asyncio.Event()  # the dispatch thread is no more
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -240,6 +241,11 @@ class DispatchService:
         """Requests that may wait on a partition."""
         return self._settings.queue_cap
 
+    @property
+    def denied(self) -> Mapping[str, int]:
+        """Questions to use a model that were answered by no, by outcome; the core never hears of them."""
+        return self._denied
+
     # -- callers ---------------------------------------------------------------------------------------------
 
     def answer(self) -> None:
@@ -251,12 +257,12 @@ class DispatchService:
     def _answer(self, question: Question) -> None:
         caller = self._identify(question.pid, question.start_time, question.uid, question.gid)
         if caller is None:
-            self._server.deny(question, Outcome.UNAUTHORISED, f"process {question.pid} is not there any more")
+            self._deny(question, UNAUTHORISED, f"process {question.pid} is not there any more")
             return
         served = list(self._served.values())
         said = admit(caller, question.model, question.partition, served, self._snapshot(), self._settings.rules)
         if not isinstance(said, Admission):
-            self._server.deny(question, Outcome[said.outcome.upper()], said.message)
+            self._deny(question, said.outcome, said.message)
             return
         highest = CLASSES[said.highest]
         self._server.admit(
@@ -269,6 +275,10 @@ class DispatchService:
             lease_max_ns=self._settings.lease_max_ns,
             place=str(said.partition),
         )
+
+    def _deny(self, question: Question, outcome: str, message: str) -> None:
+        self._denied[outcome] += 1
+        self._server.deny(question, Outcome[outcome.upper()], message)
 
     # -- ports.Dispatch --------------------------------------------------------------------------------------
 

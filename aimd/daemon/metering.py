@@ -44,7 +44,7 @@ class DispatchMeter:
         own = {claim.name: claim.spec.qos for claim in claims}
         names = {numbers: name for numbers, (_, name) in served.items()}
         made = [(claim.name, claim.created_at) for claim in claims]
-        cap = self._service.queue_cap
+        cap, denied = self._service.queue_cap, dict(self._service.denied)
 
         def read() -> DispatchReading:
             counters, histograms, socket = self._service.metered()
@@ -62,7 +62,7 @@ class DispatchMeter:
                         name = served[numbers][1]
                         models.append(meter_of(key, name, own.get(name), model, found[numbers]))
             acquires, rejected = self._totals.acquires(), self._totals.rejected()
-            return DispatchReading(tuple(partitions), tuple(models), acquires, rejected, socket)
+            return DispatchReading(tuple(partitions), tuple(models), acquires, rejected, socket, denied)
 
         return read
 

@@ -104,6 +104,7 @@ class DispatchReading:
         acquires: of the whole node since the daemon began, by outcome; partitions and models that are gone included.
         rejected: the same of each model that has a claim, without those that were granted, cancelled or would block.
         socket: numbers of the dispatch socket, by name (RawServer.statistics).
+        denied: clients' questions to use a model that were answered by no, by outcome; no acquire comes of them.
     """
 
     partitions: tuple[PartitionMeter, ...] = ()
@@ -111,6 +112,7 @@ class DispatchReading:
     acquires: Mapping[str, int] = field(default_factory=dict)
     rejected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     socket: Mapping[str, int] = field(default_factory=dict)
+    denied: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ _WITHOUT_PLACE = {
     ClaimState.SWITCHING: "a mode change makes room for its claim",
     ClaimState.PLACED: "its GPU has just changed",
 }
+UNAUTHORISED = "unauthorised"
+DENIALS = ("unknown_model", "unknown_partition", UNAUTHORISED, "draining")
 SHOWN = 8  # partitions that a refusal lists
 
 
@@ -35,7 +37,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """`outcome`: unknown_model, unknown_partition, unauthorised or draining, as the dispatch socket calls it."""
+    """`outcome`: one of DENIALS, as the dispatch socket calls it."""
 
     outcome: str
     message: str
@@ -61,7 +63,7 @@ def admit(
     if not rights:
         if claim is None and not caller.pod:
             return _unknown(model, snapshot)
-        return Denial("unauthorised", _nothing(caller, model, claim))
+        return Denial(UNAUTHORISED, _nothing(caller, model, claim))
     if claim is None:
         return _unknown(model, snapshot)
     places = {

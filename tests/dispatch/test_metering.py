@@ -29,6 +29,7 @@ class Service:
     """What the meter asks of a DispatchService, over a core whose time is the test's."""
 
     queue_cap = 4096
+    denied = {"unknown_model": 2}  # noqa: RUF012 -- one instance a test, never changed
 
     def __init__(self) -> None:
         self.core = NativeCore(Limits(partitions=8, models=16))
@@ -64,6 +65,10 @@ class Service:
 
     def read(self):
         return self.meter.begin()()
+
+
+def test_who_was_denied_is_passed_on():
+    assert Service().read().denied == {"unknown_model": 2}
 
 
 def test_requests_are_told_as_they_ended():

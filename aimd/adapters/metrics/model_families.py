@@ -105,6 +105,13 @@ GIVEN_UP = Descriptor(
 )
 FRAMES = Descriptor("aim_dispatch_frames", "counter", "Frames that clients have sent to the dispatch socket.")
 FAULTS = Descriptor("aim_dispatch_faults", "counter", "Connections that were ended by an error of their protocol.")
+DENIED = Descriptor(
+    "aim_dispatch_denied",
+    "counter",
+    "Clients that asked the dispatch socket for a model and were told no, by outcome. The requests behind the question end"
+    " with it, and are counted nowhere else.",
+    ("outcome",),
+)
 SOCKET = ((ACCEPTED, "accepted"), (REFUSED, "refused"), (GIVEN_UP, "given_up"), (FRAMES, "frames"), (FAULTS, "faults"))
 
 Key = tuple[str, str, str]  # model, GPU, partition
@@ -140,6 +147,7 @@ def families(
     yield CONNECTIONS.of([((), reading.socket["connections"])] if reading.socket else [])
     for descriptor, name in SOCKET:
         yield descriptor.of([((), reading.socket[name])] if reading.socket else [])
+    yield DENIED.of([((outcome,), count) for outcome, count in reading.denied.items()])
 
 
 def _classes(meters: Mapping[Key, ModelMeter]) -> Iterator[tuple[tuple[str, str, str, str], ClassMeter]]:

@@ -87,6 +87,7 @@ def reading(snapshot: NodeSnapshot) -> tuple[DispatchReading, TrafficBoard]:
         acquires,
         {"llama": {"expired": 1, "shed": 0}, "embed": {"expired": 0, "shed": 0}},
         socket,
+        {"unknown_model": 1, "unknown_partition": 0, "unauthorised": 0, "draining": 0},
     )
     served = {(0, number): (key, name) for number, (name, _) in names.items()}
     readings = readings_of(served, counters, cells_of(core._latencies()))
