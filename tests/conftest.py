@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.turns import folder_of_run, group_of, turn
+
 PROJECT = Path(__file__).parents[1]
 FUSE_DEVICE = Path("/dev/fuse")
 UNSHARE = (
@@ -24,6 +26,22 @@ def pytest_configure():
     """A shell that starts the run in the background has it ignore SIGINT, and so would every program that it starts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """For runs by several workers (-n 2 --dist loadgroup)."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item.path, config.rootpath)))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    folder = folder_of_run(item.config)
+    if folder is None:
+        return (yield)
+    with turn(folder, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def is_root():

@@ -166,7 +166,9 @@ class LinuxProcesses:
         try:
             left = await asyncio.to_thread(self._living, holder)
             self._seen[holder] = left
-            return {one for one in left if _stat(one[0]).parent not in {pid for pid, _ in left}}
+            told, pids = {one: _stat(one[0]) for one in left}, {pid for pid, _ in left}
+            # one that has ended meanwhile is nobody's child any more, and nothing that is left either
+            return {one for one, stat in told.items() if stat.start_time == one[1] and stat.parent not in pids}
         except OSError:
             return None
 

@@ -62,6 +62,7 @@ def hosts(tmp_path, make_puppet):
     return made
 
 
+@pytest.mark.alone
 def test_honest_clients_are_served_beside_a_crowd(hosts):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard < IDLE + SLOW + 100:

@@ -92,6 +92,7 @@ def slowdown(p99s: list[float]) -> float:
     return crowded / alone
 
 
+@pytest.mark.alone
 def test_honest_clients_are_served_beside_a_crowd(daemon, other_daemon):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard < IDLE + SLOW + 64:

@@ -164,6 +164,7 @@ def test_both_sockets_and_both_formats(daemon):
     assert not path.exists()
 
 
+@pytest.mark.alone
 def test_served_beside_half_open_connections(daemon):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard < HALF_OPEN + 64:

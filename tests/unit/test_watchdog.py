@@ -40,6 +40,7 @@ def feeds(*, hanging=None):
     return asyncio.run(live())
 
 
+@pytest.mark.alone
 def test_a_daemon_that_turns_is_fed_within_each_period():
     before, after = feeds()
     assert before >= 5

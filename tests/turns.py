@@ -1,0 +1,41 @@
+"""Turns of the workers of one run: a test marked `alone` runs while no other does, since it compares times.
+
+Two locks of flock(2). Whoever wants a turn passes the turnstile first, so that those who share the room cannot keep
+one out who wants it alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Tests that share something big (a booted machine, a control plane) run in one worker; others by file.
+TOGETHER = ("systemd", "cluster", "dashboards")
+
+
+@contextlib.contextmanager
+def turn(folder: Path, *, alone: bool) -> Iterator[None]:
+    with (folder / "room").open("w") as room:
+        with (folder / "turnstile").open("w") as turnstile:
+            fcntl.flock(turnstile, fcntl.LOCK_EX)
+            fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
+def folder_of_run(config: pytest.Config) -> Path | None:
+    """What the workers of this run share; None in a run without workers."""
+    if not hasattr(config, "workerinput"):
+        return None
+    factory: Any = config._tmp_path_factory  # type: ignore[attr-defined]
+    return factory.getbasetemp().parent
+
+
+def group_of(path: Path, root: Path) -> str:
+    """What `--dist loadgroup` gives to one worker."""
+    inside = path.relative_to(root).parts
+    return next((name for name in TOGETHER if name in inside), str(path.relative_to(root)))
