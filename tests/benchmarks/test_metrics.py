@@ -2,7 +2,8 @@
 
 Run: .venv/bin/pytest tests/benchmarks/test_metrics.py --benchmark-columns=min,median,max
 
-The last asks what a request at the dispatch socket of a real daemon with 64 partitions notices of a scrape every 100 ms.
+The last two ask what a request at the dispatch socket of a real daemon with 64 partitions notices of a scrape every 100 ms,
+and what a scrape by TCP notices of 1,500 connections that have sent half a request or nothing.
 
 Both render the same families. generate_latest is given its own objects, made anew as a collector of prometheus_client
 makes them; in a second row it is given them ready-made, which no collector can do.
@@ -11,8 +12,13 @@ makes them; in a second row it is given them ready-made, which no collector can 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import resource
+import socket
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -33,6 +39,7 @@ from aimd.domain.serving import PartitionKey
 from tests.benchmarks.peers.driving import Process, Sample
 from tests.e2e.programs import Daemon
 from tests.fakes.node import ADDRESSES, fast_state, running_node
+from tests.integration.test_metrics import HALF_OPEN, MeteredDaemon
 from tests.integration.unix_http import ask
 
 SIZES = (300, 3_000, 10_000, 50_000)
@@ -43,6 +50,7 @@ HISTOGRAM = Descriptor("a_latency_seconds", "histogram", "Seconds.", LABELS, BUC
 LINES = len(BUCKETS_SECONDS) + 3
 SCRAPE_SECONDS = 0.1
 ROUNDS, TRIPS, ANYWHERE = 15, 20_000, -1
+CROWDS, SCRAPES = 5, 20
 
 
 class Collected:
@@ -177,3 +185,55 @@ def test_a_request_beside_scrapes(benchmark, asked) -> None:
     ratio = median(scraped.percentile(99.9) / quiet.percentile(99.9) for quiet, scraped in found)
     benchmark.extra_info.update(rows=rows, measured={"request, p99.9, with a scrape every 100 ms": ratio})
     print(f"\n{len(pages)} pages of {pages[-1] / 1024:.0f} KiB; p99.9 with scrapes by without: {ratio:.2f}")
+
+
+@pytest.fixture
+def metered() -> Iterator[MeteredDaemon]:
+    with tempfile.TemporaryDirectory(prefix="aimd-") as folder:
+        daemon = MeteredDaemon(Path(folder))
+        daemon.start()
+        try:
+            yield daemon
+        finally:
+            daemon.close()
+
+
+def half_open(port: int, crowd: contextlib.ExitStack) -> None:
+    for number in range(HALF_OPEN):
+        connection = crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        connection.sendall(b"GET /metrics HTTP/1.1\r\n" if number % 2 else b"")
+
+
+def scrapes(daemon: MeteredDaemon) -> float:
+    """Median seconds of a scrape."""
+    found = []
+    for _ in range(SCRAPES):
+        time.sleep(0.06)  # else it is the same page again
+        began = time.perf_counter()
+        assert "aim_node_ready 1" in daemon.page()
+        found.append(time.perf_counter() - began)
+    return median(found)
+
+
+@pytest.mark.timeout(300)
+def test_a_scrape_beside_half_open_connections(benchmark, metered) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < HALF_OPEN + 64:
+        pytest.skip(f"a process may have {hard} descriptors here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, HALF_OPEN + 64), hard))
+
+    def rounds() -> list[tuple[float, float]]:
+        found = []
+        for _ in range(CROWDS):
+            alone = scrapes(metered)
+            with contextlib.ExitStack() as crowd:
+                half_open(metered.port, crowd)
+                found.append((alone, scrapes(metered)))
+        return found
+
+    found = benchmark.pedantic(rounds, rounds=1)
+    alone, crowded = (median(pair[place] for pair in found) * 1e9 for place in (0, 1))
+    rows = {"a scrape beside 1,500 half-open connections, p50": {"aimd": crowded, "aimd without them": alone}}
+    ratio = median(crowded / alone for alone, crowded in found)
+    benchmark.extra_info.update(rows=rows, measured={"scrape, p50, beside 1,500 half-open connections": ratio})
+    print(f"\nmedian {alone / 1e6:.1f} ms alone, {crowded / 1e6:.1f} ms beside them, ratio {ratio:.2f}")
