@@ -40,5 +40,5 @@ def test_ranges_are_those_that_aimd_reads() -> None:
         for inside in (least, most):
             read[name](fields.text_of(inside))
         for outside in (field["minimum"] - 1, field["maximum"] + 1):
-            with pytest.raises(ValueError, match=""):
+            with pytest.raises(ValueError, match=fields.text_of(outside)):
                 read[name](fields.text_of(outside))
