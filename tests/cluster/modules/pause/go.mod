@@ -1,0 +1,3 @@
+module aimd.test/pause
+
+go 1.26.0
