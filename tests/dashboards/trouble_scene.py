@@ -1,0 +1,171 @@
+"""A daemon in trouble of every kind that alerts are about, each of which a real fault brings about.
+
+Troubles come one after the other and stay until the daemon is stopped; the last ones stop it. `instants` says when each
+could be seen: after it had come, and two scrapes later.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aimd.dispatch import Client
+from aimd.sim.client import SimClient
+from tests.e2e.programs import AIMCTL, ROOT, Daemon
+from tests.integration.unix_http import ask
+
+GIB = 1 << 30
+GPUS = ("0000:05:00.0", "0000:27:00.0", "0000:47:00.0", "0000:65:00.0")
+QUEUE_CAP, FAILED, RESTARTS = 8, 60, 3
+# Allocates more than the claim has reserved.
+GREEDY = """
+import sys, time
+from aimd.sim.client import SimClient
+sim = SimClient()
+sim.join(["gpu0"])
+sim.use(sim.gpu_id("0000:05:00.0/0"), int(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+class TroubleScene:
+    """Args:
+    home: a new folder whose path is short.
+    port: of metrics by TCP.
+    faults: tests/integration/disk_faults.c as a shared library.
+    scraped: returns when what is so now has been scraped.
+    """
+
+    def __init__(self, home: Path, port: int, faults: Path, scraped: Callable[[], None]) -> None:
+        self._config = home / "aimd.toml"
+        self._settings = (
+            "poll_seconds = 0.2\nmemory_overrun_seconds = 0.3\n"
+            f'[dispatch]\nqueue_cap = {QUEUE_CAP}\n[metrics]\nlisten = "127.0.0.1:{port}"\n'
+        )
+        self._config.write_text(self._settings)
+        self._faults = home / "faults"
+        self.daemon = Daemon(home, "mi300x:4", "--config", str(self._config))
+        self.daemon.environment |= {"LD_PRELOAD": str(faults), "AIMD_FAULTS": str(self._faults)}
+        self._scraped = scraped
+        self._processes: list[subprocess.Popen[str]] = []
+        self._client: Client | None = None
+        self.instants: dict[str, float] = {}
+
+    def start(self) -> None:
+        self.daemon.start()
+        slo = ("--slo-latency", "0.5", "--slo-objective", "0.99")
+        self._done("claim", "llama", "--memory", "4", "--compute", "CPX", "--partition", "gpu0/0", "--limit", "2", *slo)
+        self._done("claim", "gone", "--memory", "4", "--partition", "gpu0/1")
+
+    def run(self) -> None:
+        """All troubles, one after the other."""
+        troubles = (
+            self.orphan, self.memory_overrun, self.burning, self.full_queue, self.failed_change, self.stuck_change,
+            self.failing_ledger, self.failed_reload, self.restarting, self.down,
+        )  # fmt: skip
+        for trouble in troubles:
+            trouble()
+            self._scraped()
+            self.instants[trouble.__name__] = time.time()
+            if trouble == self.failing_ledger:
+                self._faults.unlink()
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        if self._client is not None:
+            self._client.close()
+        self.daemon.close()
+
+    # -- troubles ----------------------------------------------------------------------------------------------
+
+    def memory_overrun(self) -> None:
+        server = self._process(*AIMCTL, "exec", "llama", "--", sys.executable, "-c", GREEDY, str(5 * GIB))
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        self._until(lambda: "memory_over_limit" in self._kinds() or any("over" in kind for kind in self._kinds()))
+
+    def orphan(self) -> None:
+        """A process that held a claim ended while no daemon was there: its place stays taken for a minute."""
+        command = (sys.executable, "-c", "import sys; print('ready', flush=True); sys.stdin.read()")
+        holder = self._process(*AIMCTL, "exec", "gone", "--", *command)
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "ready\n"
+        self.daemon.stop(signal.SIGKILL)
+        holder.kill()
+        holder.wait()
+        self.daemon.start()
+
+    def burning(self) -> None:
+        """All requests of the model fail."""
+        self._client = Client(str(self.daemon.runtime / "dispatch.sock"))
+        for _ in range(FAILED):
+            self._client.acquire("llama", timeout=5).release(ok=False)
+            time.sleep(0.02)
+        time.sleep(2.5)  # the observer's sample
+
+    def full_queue(self) -> None:
+        assert self._client is not None
+        self._kept: list[Any] = [self._client.acquire("llama", timeout=5, renew=True) for _ in range(2)]
+        self._kept += [self._client.submit("llama", timeout=600) for _ in range(QUEUE_CAP)]
+
+    def failed_change(self) -> None:
+        """The driver fails in the middle: the GPU has no partitions any more."""
+        with SimClient(self.daemon.environment["AIMD_SIM_SOCKET"]) as sim:
+            sim.fault("kfd-failure", "gpu1")
+        assert self.daemon.aimctl("set-mode", "gpu1", "CPX", "--wait", "5").returncode != 0
+
+    def stuck_change(self) -> None:
+        """Somebody uses the GPU, and the change waits for them."""
+        self._processes.append(self.daemon.hold("--gpu", "gpu2"))
+        self._process(*AIMCTL, "set-mode", "gpu2", "CPX", "--wait", "300")
+        self._until(
+            lambda: any(plan["state"] not in ("committed", "failed") for plan in self.daemon.get("plans")["plans"])
+        )
+
+    def failing_ledger(self) -> None:
+        self._faults.write_text(f"{errno.EIO} pwrite fdatasync")
+        self._process(*AIMCTL, "claim", "another", "--memory", "1", "--partition", "gpu0/2")
+        self._until(lambda: ask(self.daemon.socket, "/readyz").status == 503)
+
+    def failed_reload(self) -> None:
+        self._config.write_text(self._settings + "nonsense = 1\n")
+        assert self.daemon.aimctl("reload").returncode != 0
+        self._config.write_text(self._settings)
+
+    def restarting(self) -> None:
+        for _ in range(RESTARTS):
+            self.daemon.stop(signal.SIGKILL)
+            self.daemon.start()
+            self._scraped()
+
+    def down(self) -> None:
+        self.daemon.stop()
+
+    # -- means -------------------------------------------------------------------------------------------------
+
+    def _done(self, *command: str) -> None:
+        done = self.daemon.aimctl(*command)
+        assert done.returncode == 0, done.stderr
+
+    def _process(self, *command: str) -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        self._processes.append(subprocess.Popen(command, env=self.daemon.environment, cwd=ROOT, **pipes))
+        return self._processes[-1]
+
+    def _kinds(self) -> list[str]:
+        return [event["kind"] for event in self.daemon.get("events")["events"]]
+
+    def _until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, (self._kinds(), self.daemon.log[-2000:])
+            time.sleep(0.05)
