@@ -14,6 +14,7 @@ from typing import TypeVar
 from aimd.adapters.journal import about
 from aimd.daemon.execute import Executor
 from aimd.domain.claim import Claim, ClaimSpec
+from aimd.domain.event import TROUBLES
 from aimd.domain.event import Event as NodeEvent
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.modes import PartitionMode
@@ -233,7 +234,10 @@ class ControlLoop:
         The client whose request it is about is told at once that it is not.
         """
         for event in effect.write.events:
-            log.info("%s %s: %s", event.kind, event.subject, event.message, extra=about(event.kind, event.subject))
+            level = logging.WARNING if event.kind in TROUBLES else logging.INFO
+            log.log(
+                level, "%s %s: %s", event.kind, event.subject, event.message, extra=about(event.kind, event.subject)
+            )
         while True:
             try:
                 await self._executor.on_ledger(lambda: self._ledger.commit(effect.write))

@@ -28,5 +28,5 @@ def driver_note(event: DriverChanged, now: Instant) -> NodeEvent:
 
 
 def drain_note(event: DrainingSet, now: Instant) -> NodeEvent:
-    kind, words = ("gpu_draining", "takes no new claims") if event.draining else ("gpu_undrained", "takes claims again")
-    return NodeEvent(kind, event.gpu, f"GPU {event.gpu} {words}", now.wall)
+    words = f"GPU {event.gpu} takes " + ("no new claims" if event.draining else "claims again")
+    return NodeEvent("gpu_draining" if event.draining else "gpu_undrained", event.gpu, words, now.wall)

@@ -21,7 +21,11 @@ CHECK = Descriptor(
     "1 if the check of /healthz or /readyz is passed, 0 if not; the pages say why.",
     ("check",),
 )
-WARNINGS = Descriptor("aim_node_warnings", "gauge", "What the last look at the node could not make out; aimctl doctor.")
+WARNINGS = Descriptor(
+    "aim_node_warnings",
+    "gauge",
+    "What the last look at the node could not make out, and what of the configuration cannot be carried out; aimctl doctor.",
+)
 CLAIMS = Descriptor("aim_claims", "gauge", "Claims in the ledger by state: placed, switching, pending.", ("state",))
 ASSIGNMENTS = Descriptor(
     "aim_assignments",
