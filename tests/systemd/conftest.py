@@ -29,7 +29,7 @@ def _obstacle():
 
 @pytest.fixture(scope="session")
 def debian(requires_root, requires_fuse):
-    """The tree as a tar file, and the package."""
+    """The folder of the tree, and the package."""
     if obstacle := _obstacle():
         pytest.skip(obstacle)
     tree.install_tools()

@@ -1,8 +1,8 @@
-"""Runs in the machine: clients that ask for leases of a model without pause, and what they met.
+"""Runs in the machine: clients that ask for leases of a model without pause until standard input ends, and what they met.
 
-    python load.py MODEL SECONDS CLIENTS
+    python load.py MODEL CLIENTS
 
-Prints JSON: leases, the sentences of those that failed, the longest wait for one in seconds.
+Prints a line when it has begun, and at the end JSON: leases, the sentences of those that failed, the longest wait for one in seconds.
 """
 
 import json
@@ -17,9 +17,9 @@ SOCKET = "/run/aimd/dispatch.sock"
 BUDGET_SECONDS = 60.0
 
 
-def work(model, until, waits, failed):
+def work(model, over, waits, failed):
     with Client(SOCKET, patience=BUDGET_SECONDS) as client:
-        while time.monotonic() < until:
+        while not over.is_set():
             asked = time.monotonic()
             try:
                 lease = client.acquire(model, timeout=BUDGET_SECONDS)
@@ -32,11 +32,16 @@ def work(model, until, waits, failed):
             lease.release()
 
 
-def main(model, seconds, clients):
-    until, waits, failed = time.monotonic() + float(seconds), [], []
-    threads = [threading.Thread(target=work, args=(model, until, waits, failed)) for _ in range(int(clients))]
+def main(model, clients):
+    over, waits, failed = threading.Event(), [], []
+    threads = [threading.Thread(target=work, args=(model, over, waits, failed)) for _ in range(int(clients))]
     for thread in threads:
         thread.start()
+    while len(waits) + len(failed) < len(threads):
+        time.sleep(0.01)
+    print("begun", flush=True)
+    sys.stdin.read()
+    over.set()
     for thread in threads:
         thread.join()
     json.dump({"leases": len(waits), "failed": failed, "worst": max(waits, default=0.0)}, sys.stdout)

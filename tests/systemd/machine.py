@@ -18,7 +18,9 @@ from tests.systemd.tree import PROJECT, done
 
 SECONDS = 30
 SHOWN = ("class", "bus", "devices", "module")  # folders of the simulation that replace those of /sys
+UNTIL_THE_TESTS_END = ("setpriv", "--pdeathsig=KILL")
 NSPAWN = (
+    *UNTIL_THE_TESTS_END,
     *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe"),
     # Device rules are programs of the kernel's (BPF) where control groups are unified.
     *("--capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN", "--system-call-filter=bpf"),
@@ -34,7 +36,9 @@ class Simulation:
         self.folder.mkdir(parents=True)
         environ = {**os.environ, "AIMD_SIM_SOCKET": str(folder / "sim.sock"), "PYTHONPATH": str(PROJECT)}
         command = [sys.executable, "-m", "aimd", "sim", "mount", str(self.folder), "--model", model]
-        self._process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [*UNTIL_THE_TESTS_END, *command], env=environ, stdout=subprocess.PIPE, text=True
+        )
         assert "mounted on" in self._process.stdout.readline()
 
     def compute_mode(self, address):
@@ -48,12 +52,12 @@ class Simulation:
 
 
 class Machine:
-    """Booted from a tar file until `close`."""
+    """Booted from a tree, which it does not change, until `close`."""
 
-    def __init__(self, tar, folder, simulation):
+    def __init__(self, base, folder, simulation):
         self.root = folder / "root"
         self.root.mkdir(parents=True)
-        done("tar", "-C", self.root, "-xf", tar)
+        self._mounted = _overlaid(base, folder, self.root)
         (self.root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
         firstboot = self.root / "etc/systemd/system/systemd-firstboot.service"
         firstboot.unlink(missing_ok=True)
@@ -67,17 +71,17 @@ class Machine:
             stdout=self._console,
             stderr=self._console,
         )
+        self.leader = None
         try:
             self.leader = until(self._child, "the machine does not start")
             until(lambda: self.run("systemctl", "is-system-running").stdout.strip() == "running", self._failed)
-        except AssertionError:
-            self._nspawn.kill()
-            self._nspawn.wait()
+        except BaseException:
+            self.close()
             raise
 
     def _child(self):
-        assert self._nspawn.poll() is None, Path(self._console.name).read_text()
         """The machine's first process; nspawn has others before."""
+        assert self._nspawn.poll() is None, Path(self._console.name).read_text()
         for pid in Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split():
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
@@ -109,7 +113,9 @@ class Machine:
         return self.run("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--", *words)
 
     def start(self, *words):
-        return subprocess.Popen(self.command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        """A process whose standard input and output are pipes."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self.command(*words), stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
     def put(self, source, target):
         """Copy a file into the machine."""
@@ -154,14 +160,31 @@ class Machine:
         raise AssertionError(f"process {pid} of the machine is not there")
 
     def close(self):
-        self._nspawn.send_signal(signal.SIGTERM)
+        """At once, as by a power cut: what an orderly end is worth has tests of its own."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.leader or self._nspawn.pid, signal.SIGKILL)
         try:
             self._nspawn.wait(SECONDS)
         except subprocess.TimeoutExpired:
-            os.kill(self.leader, signal.SIGKILL)
+            self._nspawn.kill()
             self._nspawn.wait(SECONDS)
         self._console.close()
-        shutil.rmtree(self.root, ignore_errors=True)
+        if self._mounted:
+            subprocess.run(["umount", "-l", str(self.root)], check=False)
+        shutil.rmtree(self.root.parent, ignore_errors=True)
+
+
+def _overlaid(base, folder, root):
+    """Show the tree at `root` so that changes go elsewhere; where overlays cannot be mounted, a copy, which gives False."""
+    upper, work = folder / "upper", folder / "work"
+    upper.mkdir()
+    work.mkdir()
+    layers = f"lowerdir={base},upperdir={upper},workdir={work}"
+    command = ["mount", "-t", "overlay", "aimd-machine", "-o", layers, str(root)]
+    if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+        return True
+    done("cp", "-a", "--reflink=auto", f"{base}/.", root)
+    return False
 
 
 def until(condition, complaint, seconds=SECONDS):

@@ -19,7 +19,7 @@ PACKAGES = ("dbus", "procps", "python3", "systemd", "systemd-sysv")
 TOOLS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "systemd-analyze": "systemd"}
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 INGREDIENTS = ("aimd", "native", "systemd", "pyproject.toml", "setup.py", "CHANGELOG.md", "LICENSE", "README.md")
-KEPT = 3  # of each kind
+KEPT = 6  # of each kind; other runs may use theirs at the same time
 
 
 def done(*command, **more):
@@ -39,14 +39,16 @@ def install_tools():
 
 
 def base_tree():
-    """A tar file."""
+    """Its folder. Machines boot from overlays over it."""
     recipe = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
-    wanted = CACHE / f"tree-{SUITE}-{recipe}.tar"
+    wanted = CACHE / f"tree-{SUITE}-{recipe}"
     if not wanted.exists():
         fresh = _fresh(wanted)
         here = SOURCES.exists() and SUITE in SOURCES.read_text()
         sources = [SOURCES] if here else []  # else mmdebstrap's own
-        done("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, fresh, *sources)
+        made = ["mmdebstrap", "--quiet", "--format=directory", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+        done(*made, SUITE, fresh, *sources)
+        (fresh / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")  # a machine lives for a minute
         _keep(fresh, wanted)
     return wanted
 
@@ -85,10 +87,15 @@ def _fresh(wanted):
 
 def _keep(fresh, wanted):
     """Put it where it belongs at once, and forget the oldest of its kind."""
-    fresh.replace(wanted)
+    try:
+        fresh.replace(wanted)
+    except OSError:  # another run was first with the same tree
+        if not wanted.exists():
+            raise
+        shutil.rmtree(fresh)
     kind = wanted.name.partition("-")[0]
     for old in sorted(CACHE.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-        old.unlink()
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _digest():
