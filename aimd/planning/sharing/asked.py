@@ -59,7 +59,9 @@ def asked(
     if values.get("limit", values.get("guarantee", 0)) < values.get("guarantee", 0):
         limit, guarantee = said["limit"], said["guarantee"]
         if limit is not None and guarantee is not None:
-            mistakes.append(f"{limit[0]} is {values['limit']}, expected at least {guarantee[0]} ({values['guarantee']})")
+            mistakes.append(
+                f"{limit[0]} is {values['limit']}, expected at least {guarantee[0]} ({values['guarantee']})"
+            )
     for name in ("partitionId", "preferredPartition"):
         if isinstance(place := values.get(name), PartitionRef) and place.gpu is not None:
             try:
