@@ -175,6 +175,13 @@ def test_two_nodes_write_one_object() -> None:
     assert api.sharing["partitionInfo"]["podUID"] == "u2"
 
 
+def test_the_summary_stays_with_the_pod_that_it_was_of() -> None:
+    api = Api()
+    api.tell("node-b", placed("u2", OTHER))
+    api.tell("node-a", placed("u1"))
+    assert (api.sharing["node"], api.sharing["partitionInfo"]["podUID"]) == ("node-b", "u2")
+
+
 def test_a_waiting_pod_elsewhere_keeps_the_condition_false() -> None:
     api = Api()
     api.tell("node-b", waiting("u2"))
