@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.dashboards.prometheus_api import PrometheusApi
+from tests.dashboards.prometheus_api import PrometheusApi, RefusedQuery
 
 SECONDS = 30.0
 
@@ -65,7 +65,7 @@ class ScrapingServer:
     def _scraped(self) -> bool:
         try:
             return [one.value for one in self.api.query("up")] == [1.0]
-        except OSError:
+        except (OSError, RefusedQuery):  # it does not listen yet, or reads its database
             return False
 
     def close(self) -> None:

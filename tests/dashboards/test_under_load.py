@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import math
 import shutil
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -25,9 +24,9 @@ from tests.hip.conftest import Stubs
 from tests.integration.test_metrics import free_port
 
 SCRAPE_SECONDS, LOAD_SECONDS = 0.5, 30.0
-SHARED_SECONDS = 0.05  # as old may a page be
+OLD_SECONDS = 0.25  # as old may a page be, and what it knows of a release (which nobody waits for)
 SLOW_SECONDS = 0.5  # as long may a scrape take
-SAMPLE_AGE_SECONDS = 4.0  # of what the daemon samples every 2 s, at most
+SAMPLE_AGE_SECONDS = 5.0  # of what the daemon samples every 2 s, at most
 PLACES = {"chat": (f"{GPUS[0]}/0", f"{GPUS[0]}/1"), "embed": (f"{GPUS[0]}/0",), "batch": (f"{GPUS[1]}/0",)}
 
 
@@ -138,7 +137,7 @@ def test_at_each_scrape_exactly_those_that_had_ended(seen: Seen) -> None:
     for at, counts in by_scrape.items():
         found = well(counts)
         for name in ends:
-            least = bisect.bisect_right(ends[name], at - SHARED_SECONDS)
+            least = bisect.bisect_right(ends[name], at - OLD_SECONDS)
             most = bisect.bisect_right(begins[name], at + SLOW_SECONDS)
             if name[2] == "revoked":  # its client notices later
                 least, most = 0, len(ends[name])
@@ -191,10 +190,11 @@ def test_latencies(seen: Seen, model: str, family: str) -> None:
     [total] = seen.values(f"sum({family}_sum{where})").values()
     assert sum(low for low, _ in spans) <= total <= sum(high for _, high in spans)
     buckets = seen.values(f"sum by (le) ({family}_bucket{where})")
+    delayed = 2 + len(spans) // 30  # frames that a processor in use by others kept waiting, on their way in or out
     for bound in BUCKETS_SECONDS:
-        least = sum(high <= bound for _, high in spans)
-        # The core's sketch is true to 1/128: a latency may be in a bucket that it is a little above of.
-        most = sum(low <= bound * (1 + 1 / 64) for low, _ in spans)
+        # The core's sketch is true to 1/128: a latency that is close to a bound may be on its other side.
+        least = sum(high <= bound * (1 - 1 / 64) for _, high in spans) - delayed
+        most = sum(low <= bound * (1 + 1 / 64) for low, _ in spans) + delayed
         assert least <= buckets[(format_bound(bound),)] <= most, bound
     assert buckets["+Inf",] == len(spans)
     for q in (0.5, 0.95, 0.99):
@@ -267,6 +267,30 @@ def test_utilization_follows_the_leases(seen: Seen) -> None:
     assert others == {0.0}
 
 
+def test_series_of_a_partition_go_with_it(seen: Seen) -> None:
+    """gpu2 has one partition or eight, and at each scrape as many series of them."""
+    start, end = seen.truth.began + SCRAPE_SECONDS / 3, seen.during
+    ranges = [
+        seen.api.query_range(expression, start, end, SCRAPE_SECONDS)["result"][0]["values"]
+        for expression in (
+            f'count(aim_gpu_partition_memory_bytes{{gpu_id="{GPUS[2]}"}}) or 0 * sum(aim_gpu_partitions)',
+            f'sum(aim_gpu_partitions{{gpu_id="{GPUS[2]}"}})',
+        )
+    ]
+    assert ranges[0] == ranges[1]
+    assert {value for _, value in ranges[0]} >= {"1", "8"}
+
+
+def test_free_memory(seen: Seen) -> None:
+    """As HIP tells it: less than what is not used by what the driver keeps for itself."""
+    free = by_place(seen, "aim_gpu_partition_memory_available_bytes")
+    rest = by_place(
+        seen, "aim_gpu_partition_memory_bytes - on (gpu_id, partition_id) aim_gpu_partition_memory_used_bytes"
+    )
+    for place in {place for places in PLACES.values() for place in places}:
+        assert rest[place,] - GIB / 4 < free[place,] < rest[place,]
+
+
 # -- service level -------------------------------------------------------------------------------------------------
 
 
@@ -289,7 +313,3 @@ def test_service_level(seen: Seen) -> None:
     }
     assert rates.pop("1h") == pytest.approx(burn)
     assert set(rates) == {"5m", "30m", "2h", "6h", "1d", "3d"}
-
-
-def test_curl_reads_the_page_from_the_unix_socket(seen: Seen) -> None:
-    assert subprocess.run(["curl", "--version"], capture_output=True).returncode == 0
