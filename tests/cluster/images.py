@@ -14,6 +14,7 @@ from tests.systemd.tree import done
 
 PAUSE = "aimd.test/pause:1"
 SHELL = "aimd.test/busybox:1"
+DRIVER = "vfs"  # works on any file system, and is no slower here than overlayfs
 BUSYBOX = Path("/bin/busybox")
 
 
@@ -76,7 +77,7 @@ class Builder:
 
     def _buildah(self, *words: object) -> str:
         places = ("--root", self._folder / "store", "--runroot", self._folder / "run")
-        environ = {**os.environ, "STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self._folder)}
+        environ = {**os.environ, "STORAGE_DRIVER": DRIVER, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self._folder)}
         self._folder.mkdir(parents=True, exist_ok=True)
         return done("nice", "buildah", *places, *words, env=environ)
 

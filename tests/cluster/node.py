@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from tests.systemd.machine import until
 from tests.systemd.tree import done
 
 SECONDS_TO_START = 60
+SECONDS_TO_END = 20
 OWN = ("/run", "/var/lib", "/var/log")  # folders that are the node's alone
 CNI = "/var/lib/cni/conf"
 SOCKET = "/run/containerd/containerd.sock"
@@ -77,6 +80,7 @@ class Node:
         self._kubelet_programs, self._containerd_programs = kubelet_programs, containerd_programs
         self._labels = labels or {}
         self._running: dict[str, Program] = {}
+        self._first_process: int | None = None
         self._sysctls = {path: (Path("/proc/sys") / path).read_text() for path in SYSCTLS}
         self._group = ControlGroup(f"aimd-test-{os.getpid()}-{name}")
         for own in OWN:
@@ -88,7 +92,6 @@ class Node:
             self._group.make()
             self._first()
             self.start("containerd")
-            until(self._containerd_answers, lambda: self._running["containerd"].complaint("deaf"), SECONDS_TO_START)
             for image in images:
                 self.load(image)
             self.start("kubelet")
@@ -100,16 +103,24 @@ class Node:
     # -- programs --------------------------------------------------------------------------------------------
 
     def start(self, name: str) -> None:
-        """`containerd` or `kubelet`, with the data it had; does not wait until it is ready."""
+        """`containerd` or `kubelet`, with the data it had; `is_ready` tells when the node is back.
+
+        A kubelet that finds no containerd ends, so containerd is waited for.
+        """
         command = {"containerd": self._containerd, "kubelet": self._kubelet}[name]()
         # Both end with the nsenter that started them.
         inside = self.command("setpriv", "--pdeathsig", "KILL", "--", *command)
         environ = {**os.environ, "PATH": f"{self._containerd_programs}:/usr/sbin:/usr/bin:/sbin:/bin"}
-        self._running[name] = Program(name, inside, self.folder / f"{name}.log", environ)
+        program = self._running[name] = Program(name, inside, self.folder / f"{name}.log", environ)
+        if name == "containerd":
+            until(self._containerd_answers, lambda: program.complaint("deaf"), SECONDS_TO_START)
 
     def stop(self, name: str) -> None:
         """Killed; containers go on."""
-        self._running.pop(name).kill()
+        program = self._running.pop(name)
+        itself = os.pidfd_open(_child(program.pid))  # what nsenter started: it is to be gone too
+        program.kill()
+        _wait(itself)
 
     def is_ready(self) -> bool:
         """As the API server knows it."""
@@ -119,9 +130,12 @@ class Node:
 
     def close(self) -> None:
         """End everything in the node, and take back what it changed on the machine. Its Node object stays."""
-        for name in ("kubelet", "containerd", "unshare"):
-            if name in self._running:
-                self._running.pop(name).kill()
+        if self._first_process is not None:
+            signal.pidfd_send_signal(self._first_process, signal.SIGKILL)
+            _wait(self._first_process)  # once all the others have ended too
+            self._first_process = None
+        for name in list(self._running):
+            self._running.pop(name).kill()
         self._group.remove()
         for path, value in self._sysctls.items():
             if (Path("/proc/sys") / path).read_text() != value:
@@ -164,6 +178,7 @@ class Node:
         first = self._running["unshare"] = Program("unshare", command, self.folder / "first.log")
         until((self.folder / "root/ready").exists, lambda: first.complaint("the node has no namespaces"))
         self.first_pid = _child(first.pid)
+        self._first_process = os.pidfd_open(self.first_pid)
 
     def _containerd_answers(self) -> bool:
         ctr = [self._containerd_programs / "ctr", "-a", SOCKET, "version"]
@@ -228,3 +243,11 @@ def _network(number: int) -> dict[str, object]:
 
 def _child(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def _wait(process: int) -> None:
+    """Until the process of a pidfd, which is closed then, has ended."""
+    try:
+        assert select.select([process], [], [], SECONDS_TO_END)[0], "a killed process does not end"
+    finally:
+        os.close(process)

@@ -110,10 +110,10 @@ def test_a_dockerfile_upon_debian_installs_packages_and_runs(
     assert real_node.logs(namespace, "python") == "/opt/it\n"
 
 
-def test_a_kubelet_and_a_containerd_that_are_started_again_keep_their_pods(control_plane, namespace, real_node):
+def test_a_containerd_and_a_kubelet_that_are_started_again_keep_their_pods(control_plane, namespace, real_node):
     pods.created(control_plane.api, namespace, pods.pod("stays", "sleep 600"))
     before = pods.phase(control_plane.api, namespace, "stays", "Running")["status"]["containerStatuses"][0]
-    for program in ("kubelet", "containerd"):
+    for program in ("containerd", "kubelet"):
         real_node.stop(program)
         real_node.start(program)
     pods.created(control_plane.api, namespace, pods.pod("after", "exit 3"))
