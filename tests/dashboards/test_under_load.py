@@ -4,82 +4,25 @@ from __future__ import annotations
 
 import bisect
 import math
-import shutil
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from aimd.domain.metering import BUCKETS_SECONDS
-from tests.dashboards.load_scene import CHAT_OBJECTIVE, CHAT_TARGET_SECONDS, EMBED_FLOOR, GIB, GPUS, SLOTS, Scene
+from tests.dashboards.load_scene import CHAT_OBJECTIVE, CHAT_TARGET_SECONDS, EMBED_FLOOR, GIB, GPUS, SLOTS
+from tests.dashboards.load_seen import (
+    LOAD_SECONDS,
+    OLD_SECONDS,
+    PLACES,
+    SAMPLE_AGE_SECONDS,
+    SCRAPE_SECONDS,
+    SLOW_SECONDS,
+    Seen,
+    key,
+    latencies,
+)
 from tests.dashboards.load_truth import Request, Truth, quantile_bounds
-from tests.dashboards.panel_targets import DASHBOARDS
-from tests.dashboards.prometheus_api import PrometheusApi
-from tests.dashboards.scraping_server import ScrapingServer
-from tests.hip.conftest import Stubs
-from tests.integration.test_metrics import free_port
-
-SCRAPE_SECONDS, LOAD_SECONDS = 0.5, 30.0
-OLD_SECONDS = 0.25  # as old may a page be, and what it knows of a release (which nobody waits for)
-SLOW_SECONDS = 0.5  # as long may a scrape take
-SAMPLE_AGE_SECONDS = 5.0  # of what the daemon samples every 2 s, at most
-PLACES = {"chat": (f"{GPUS[0]}/0", f"{GPUS[0]}/1"), "embed": (f"{GPUS[0]}/0",), "batch": (f"{GPUS[1]}/0",)}
-
-
-@dataclass(frozen=True)
-class Seen:
-    """`during`: an instant near the end of the load; `after`: when all was quiet and had been scraped."""
-
-    api: PrometheusApi
-    truth: Truth
-    during: float
-    after: float
-
-    @property
-    def seconds(self) -> float:
-        return self.after - self.truth.began + 5
-
-    def values(self, selector: str, at: float | None = None) -> dict[tuple[str, ...], float]:
-        """By the values of all labels but those of Prometheus and the GPU's, in the order of their names."""
-        return {key(one.labels): one.value for one in self.api.query(selector, at or self.after)}
-
-
-def key(labels: dict[str, str]) -> tuple[str, ...]:
-    own = {name: value for name, value in labels.items() if name not in ("__name__", "instance", "job")}
-    if "partition_id" in own:
-        own["partition_id"] = f"{own.pop('gpu_id')}/{own['partition_id']}"
-    return tuple(own[name] for name in sorted(own))
-
-
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory) -> Iterator[Seen]:
-    binary, compiler = shutil.which("prometheus"), shutil.which("cc")
-    if binary is None or compiler is None:
-        pytest.skip("no prometheus, or no C compiler, here")
-    with tempfile.TemporaryDirectory(prefix="aimd-") as folder:
-        home, port = Path(folder), free_port()
-        home.chmod(0o755)
-        scene = Scene(home, port, Stubs(tmp_path_factory.mktemp("hip"), compiler).build())
-        rules = tuple(sorted(DASHBOARDS.glob("*rules.y*ml")))
-        data = tmp_path_factory.mktemp("prometheus")
-        server = ScrapingServer(Path(binary), data, free_port(), f"127.0.0.1:{port}", rules, SCRAPE_SECONDS)
-        try:
-            scene.start()
-            server.start()
-            time.sleep(2 * SCRAPE_SECONDS)
-            scene.load()
-            time.sleep(LOAD_SECONDS)
-            during = time.time()
-            truth = scene.quiet()
-            time.sleep(SAMPLE_AGE_SECONDS + 2 * SCRAPE_SECONDS)
-            yield Seen(server.api, truth, during, time.time())
-        finally:
-            scene.close()
-            server.close()
 
 
 def requests(truth: Truth, choose: Callable[[Request], bool] = lambda _: True) -> Counter[tuple[str, str, str, str]]:
@@ -201,14 +144,6 @@ def test_latencies(seen: Seen, model: str, family: str) -> None:
         [value] = seen.values(f"histogram_quantile({q}, sum by (le) ({family}_bucket{where}))").values()
         least, most = quantile_bounds(spans, q, BUCKETS_SECONDS)
         assert least <= value <= most, q
-
-
-def latencies(
-    truth: Truth, family: str, model: str, since: float = -math.inf, until: float = math.inf
-) -> list[tuple[float, float]]:
-    if "wait" in family:
-        return [one.wait() for one in truth.granted(model, since, until)]
-    return [one.total() for one in truth.leases(model, since, until)]
 
 
 def format_bound(bound: float) -> str:
