@@ -43,13 +43,13 @@ def base_tree():
     recipe = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
     wanted = CACHE / f"tree-{SUITE}-{recipe}"
     if not wanted.exists():
-        fresh = _fresh(wanted)
+        folder = fresh(wanted)
         here = SOURCES.exists() and SUITE in SOURCES.read_text()
         sources = [SOURCES] if here else []  # else mmdebstrap's own
         made = ["mmdebstrap", "--quiet", "--format=directory", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-        done(*made, SUITE, fresh, *sources)
-        (fresh / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")  # a machine lives for a minute
-        _keep(fresh, wanted)
+        done(*made, SUITE, folder, *sources)
+        (folder / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")  # a machine lives for a minute
+        keep(folder, wanted)
     return wanted
 
 
@@ -57,11 +57,11 @@ def package():
     """The .deb of the project as it is, built by the documented command; or the file that AIMD_TEST_PACKAGE names."""
     if named := os.environ.get("AIMD_TEST_PACKAGE"):
         return Path(named)
-    wanted = CACHE / f"aimd-{_digest()}.deb"
+    wanted = CACHE / f"aimd-{digest()}.deb"
     if not wanted.exists():
-        folder = _fresh(wanted)
+        folder = fresh(wanted)
         found = done(sys.executable, PROJECT / "systemd/deb/build.py", "--output", folder).strip()
-        _keep(Path(found), wanted)
+        keep(Path(found), wanted)
         shutil.rmtree(folder)
     return wanted
 
@@ -80,29 +80,35 @@ def repacked(package, folder, version):
     return made
 
 
-def _fresh(wanted):
+def fresh(wanted):
+    """Where to make it."""
     CACHE.mkdir(parents=True, exist_ok=True)
     return wanted.with_name(f"{os.getpid()}-{wanted.name}")
 
 
-def _keep(fresh, wanted):
+def keep(made, wanted):
     """Put it where it belongs at once, and forget the oldest of its kind."""
     try:
-        fresh.replace(wanted)
+        made.replace(wanted)
     except OSError:  # another run was first with the same tree
         if not wanted.exists():
             raise
-        shutil.rmtree(fresh)
+        shutil.rmtree(made)
+    forget_old(wanted)
+
+
+def forget_old(wanted, number=KEPT):
     kind = wanted.name.partition("-")[0]
-    for old in sorted(CACHE.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+    for old in sorted(CACHE.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)[:-number]:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
-def _digest():
-    digest = hashlib.sha256()
+def digest():
+    """Of what packages and distributions are made of."""
+    found = hashlib.sha256()
     for name in INGREDIENTS:
         top = PROJECT / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if path.is_file() and path.suffix not in (".so", ".pyc", ".c"):
-                digest.update(f"{path.relative_to(PROJECT)}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+                found.update(f"{path.relative_to(PROJECT)}\0".encode() + path.read_bytes() + b"\0")
+    return found.hexdigest()[:16]
