@@ -1,0 +1,206 @@
+"""Recording and alert rules. Severity `page` wakes somebody, `ticket` is for the working day.
+
+The job of the scrape configuration is called aimd (dashboards/prometheus.yml).
+"""
+
+from __future__ import annotations
+
+from dashboards import burn
+from dashboards.rule import Alert, Group, grew
+
+DAEMON = (
+    Alert(
+        "AimdDown",
+        'up{job="aimd"} == 0',
+        "2m",
+        "page",
+        "aimd on {{ $labels.instance }} does not answer",
+        "Its metrics could not be read for 2 minutes. Leases that run go on, and new requests wait until it is back.",
+    ),
+    Alert(
+        "AimdNotReady",
+        "aim_node_ready == 0",
+        "5m",
+        "page",
+        "aimd on {{ $labels.instance }} is not ready",
+        "The daemon runs, and its inventory of GPUs is not complete for 5 minutes: claims are refused.",
+    ),
+    Alert(
+        "AimdHealthCheckFailed",
+        "aim_health_check == 0",
+        "5m",
+        "page",
+        "aimd on {{ $labels.instance }} fails its check {{ $labels.check }}",
+        "/readyz or /healthz of the daemon says for 5 minutes that this check is not passed, and why.",
+    ),
+    Alert(
+        "AimdRestarting",
+        'changes(process_start_time_seconds{job="aimd"}[15m]) > 2',
+        "",
+        "page",
+        "aimd on {{ $labels.instance }} has restarted {{ $value }} times in 15 minutes",
+        "It ends again and again. Each time clients of the dispatch socket wait until it is back.",
+    ),
+    Alert(
+        "AimdConfigReloadFailed",
+        "aim_config_last_reload_successful == 0",
+        "5m",
+        "ticket",
+        "aimd on {{ $labels.instance }} runs with its old configuration",
+        "The last reload was refused: aimd.toml has a mistake. The settings of before are in force.",
+    ),
+    Alert(
+        "AimdNodeWarnings",
+        "aim_node_warnings > 0",
+        "30m",
+        "ticket",
+        "aimd on {{ $labels.instance }} has {{ $value }} warnings",
+        "Something of the node could not be made out, or of the configuration not be carried out, for 30 minutes.",
+    ),
+    Alert(
+        "AimdControlLoopStalled",
+        "aim_control_loop_idle_seconds > 30",
+        "1m",
+        "page",
+        "The control loop of aimd on {{ $labels.instance }} has ended no turn for {{ $value | humanizeDuration }}",
+        "Claims and mode changes are not handled. Leases are, by a thread of their own.",
+    ),
+    Alert(
+        "AimdControlLoopFailures",
+        grew("aim_control_loop_failures_total", "15m"),
+        "",
+        "ticket",
+        "aimd on {{ $labels.instance }} could not handle an event",
+        "This is a defect of aimd; the journal has a traceback.",
+    ),
+    Alert(
+        "AimdCollectorErrors",
+        grew("aim_collector_errors_total", "15m"),
+        "",
+        "ticket",
+        "A part of the metrics of aimd on {{ $labels.instance }} is missing: {{ $labels.collector }}",
+        "It could not be read; what dashboards show of it is old or absent.",
+    ),
+    Alert(
+        "AimdLedgerCommitErrors",
+        grew('aim_ledger_commits_total{result!="ok"}', "10m"),
+        "",
+        "page",
+        "aimd on {{ $labels.instance }} cannot write its ledger",
+        "Commits fail and are tried again; until one succeeds no claim is taken and no mode changed.",
+    ),
+    Alert(
+        "AimdLedgerRecovered",
+        "aim_ledger_recoveries_total > 0",
+        "",
+        "ticket",
+        "The ledger of aimd on {{ $labels.instance }} had to be repaired: {{ $labels.kind }}",
+        "It was damaged when the daemon began. What could be read was kept, the old file put aside.",
+    ),
+)
+
+PARTITIONS = (
+    Alert(
+        "AimdGpuNotReady",
+        'aim_gpu_state{state!="ready"} == 1',
+        "5m",
+        "page",
+        "GPU {{ $labels.gpu_id }} on {{ $labels.instance }} is {{ $labels.state }}",
+        "It has had no partitions for 5 minutes; models that were on it have no place.",
+    ),
+    Alert(
+        "AimdPartitionChangeFailing",
+        grew('aim_gpu_partition_changes_total{result!="committed"}', "15m"),
+        "",
+        "page",
+        "A mode change of GPU {{ $labels.gpu_id }} on {{ $labels.instance }} has {{ $labels.result }}",
+        "From {{ $labels.from }} to {{ $labels.to }}. needs_operator: the GPU could not be brought back either.",
+    ),
+    Alert(
+        "AimdPartitionChangeStuck",
+        "aim_gpu_partition_change_in_progress == 1",
+        "15m",
+        "ticket",
+        "A mode change of GPU {{ $labels.gpu_id }} on {{ $labels.instance }} does not end",
+        "It waits for 15 minutes, as a rule for processes that hold the GPU. Other changes of the node wait behind it.",
+    ),
+    Alert(
+        "AimdPartitionDrift",
+        "aim_gpu_partition_drift == 1",
+        "15m",
+        "ticket",
+        "GPU {{ $labels.gpu_id }} on {{ $labels.instance }} is not in the mode that it should be in",
+        "Wish, mode file and partitions do not agree for 15 minutes: it is in use, or something else switches it.",
+    ),
+    Alert(
+        "AimdOrphans",
+        "aim_orphans > 0",
+        "10m",
+        "ticket",
+        "{{ $value }} dead processes keep places on {{ $labels.instance }}",
+        "They were found dead and their grace period should be over; their memory stays reserved.",
+    ),
+    Alert(
+        "AimdLeftBehind",
+        "aim_left_behind > 0",
+        "30m",
+        "ticket",
+        "{{ $value }} processes on {{ $labels.instance }} go on without a claim",
+        "Their claims were released 30 minutes ago; what they use stays reserved until they end.",
+    ),
+    Alert(
+        "AimdMemoryOverReservation",
+        'aim_gpu_partition_memory_finding{kind="over-limit"} == 1',
+        "5m",
+        "ticket",
+        "Model {{ $labels.model }} uses more memory than it has reserved on {{ $labels.gpu_id }}/{{ $labels.partition_id }}",
+        "On {{ $labels.instance }}, for 5 minutes: its neighbours on the partition may run out of memory.",
+    ),
+    Alert(
+        "AimdMemoryUnattributed",
+        "aim_gpu_partition_memory_unattributed_bytes > 1073741824",
+        "30m",
+        "ticket",
+        "{{ $value | humanize1024 }}B of {{ $labels.gpu_id }}/{{ $labels.partition_id }} are used by nobody's claim",
+        "On {{ $labels.instance }}, for 30 minutes, by processes without a claim or of one that is elsewhere.",
+    ),
+    Alert(
+        "AimdTelemetryStale",
+        "(aim_gpu_partition_utilization offset 1h) * 0 + 1 unless aim_gpu_partition_utilization"
+        " and on (instance, gpu_id, partition_id) aim_gpu_partition_memory_bytes",
+        "15m",
+        "ticket",
+        "The driver does not tell any more how busy {{ $labels.gpu_id }}/{{ $labels.partition_id }} is",
+        "On {{ $labels.instance }}: an hour ago it did, the partition is still there, and its utilization is absent.",
+    ),
+)
+
+DISPATCH = (
+    Alert(
+        "AimdQueueNearLimit",
+        "sum by (instance, gpu_id, partition_id) (aim_scheduler_queue_depth)"
+        " / on (instance, gpu_id, partition_id) aim_scheduler_queue_limit > 0.8",
+        "5m",
+        "ticket",
+        "The queue of {{ $labels.gpu_id }}/{{ $labels.partition_id }} on {{ $labels.instance }} is nearly full",
+        "{{ $value | humanizePercentage }} of the requests that may wait do so for 5 minutes; at 100% others are refused.",
+    ),
+    Alert(
+        "AimdRequestsRejected",
+        "sum by (instance, model) (rate(aim_model_requests_rejected_total[10m]))"
+        " / sum by (instance, model) (rate(aim_model_requests_total[10m])) > 0.05",
+        "10m",
+        "ticket",
+        "{{ $value | humanizePercentage }} of the requests of {{ $labels.model }} on {{ $labels.instance }} get no lease",
+        "For 10 minutes more than 5% ended without a lease against their client's will.",
+    ),
+)
+
+GROUPS = (
+    Group("aimd-daemon", DAEMON),
+    Group("aimd-partitions", PARTITIONS),
+    Group("aimd-dispatch", DISPATCH),
+    Group("aimd-slo-recordings", burn.RECORDINGS),
+    Group("aimd-slo", burn.ALERTS),
+)
+ALERTS = tuple(rule for group in GROUPS for rule in group.rules if isinstance(rule, Alert))
