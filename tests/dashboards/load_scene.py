@@ -43,8 +43,8 @@ def chat_streams() -> list[dict[str, Any]]:
 EMBED_STREAMS = [
     {"kind": "lease", "klass": "medium", "period": 0.25, "hold": 0.035},
     {"kind": "lease", "klass": "low", "period": 0.5, "hold": 0.035},
-    # A burst takes all slots of the partition: chat waits for its guarantee.
-    {"kind": "burst", "klass": "medium", "period": 5.0, "delay": 1.0, "count": SLOTS, "hold": 0.4},
+    # A burst takes all slots but one: chat waits for its guarantee.
+    {"kind": "burst", "klass": "medium", "period": 5.0, "delay": 1.0, "count": SLOTS - 1, "hold": 0.4},
     {"kind": "lease", "klass": "medium", "period": 6.0, "delay": 2.0, "hold": LEASE_SECONDS + 0.5},  # revoked
     {"kind": "lease", "klass": "medium", "period": 3.0, "model": "nobody"},
 ]
@@ -126,11 +126,17 @@ class Scene:
         self._director = threading.Thread(target=self._direct)
         self._director.start()
 
-    def quiet(self) -> Truth:
-        """End the load, with every request at its end, and tell what it was."""
+    def rest(self) -> None:
+        """The operators have done what they do; the load goes on."""
         self._over.set()
         if self._director is not None:
             self._director.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def quiet(self) -> Truth:
+        """End the load, with every request at its end, and tell what it was."""
+        self.rest()
         for server in self._servers:
             assert server.stdin is not None
             server.stdin.close()
@@ -139,8 +145,6 @@ class Scene:
             assert server.stdout is not None
             server.stdout.close()
         self._servers = []
-        if self._failure is not None:
-            raise self._failure
         self.ended = time.time()
         return self.truth()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import resource
 import shutil
 import tempfile
 import time
@@ -20,7 +22,7 @@ from tests.dashboards.scraping_server import ScrapingServer
 from tests.hip.conftest import Stubs
 from tests.integration.test_metrics import free_port
 
-SCRAPE_SECONDS, LOAD_SECONDS = 0.5, 30.0
+SCRAPE_SECONDS, LOAD_SECONDS, REST_SECONDS = 0.5, 30.0, 3.0
 OLD_SECONDS = 0.25  # as old may a page be, and what it knows of a release (which nobody waits for)
 SLOW_SECONDS = 0.5  # as long may a scrape take
 SAMPLE_AGE_SECONDS = 5.0  # of what the daemon samples every 2 s, at most
@@ -28,13 +30,33 @@ PLACES = {"chat": (f"{GPUS[0]}/0", f"{GPUS[0]}/1"), "embed": (f"{GPUS[0]}/0",), 
 
 
 @dataclass(frozen=True)
+class Process:
+    """What the kernel says of the daemon."""
+
+    resident_bytes: int
+    open_files: int
+    processor_seconds: float
+
+    @classmethod
+    def read(cls, pid: int) -> Process:
+        folder = Path(f"/proc/{pid}")
+        resident = int((folder / "statm").read_text().split()[1]) * resource.getpagesize()
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])
+        return cls(resident, len(list((folder / "fd").iterdir())), ticks / os.sysconf("SC_CLK_TCK"))
+
+
+@dataclass(frozen=True)
 class Seen:
-    """`during`: an instant near the end of the load; `after`: when all was quiet and had been scraped."""
+    """`during`: an instant near the end of the load, at which no operator does anything, and what the daemon was then;
+    `after`: when all was quiet and had been scraped.
+    """
 
     api: PrometheusApi
     truth: Truth
     during: float
     after: float
+    process: Process
 
     @property
     def seconds(self) -> float:
@@ -69,11 +91,13 @@ def seen(tmp_path_factory) -> Iterator[Seen]:
             server.start()
             time.sleep(2 * SCRAPE_SECONDS)
             scene.load()
-            time.sleep(LOAD_SECONDS)
-            during = time.time()
+            time.sleep(LOAD_SECONDS - REST_SECONDS)
+            scene.rest()
+            time.sleep(REST_SECONDS)
+            during, process = time.time(), Process.read(scene.daemon.pid)
             truth = scene.quiet()
             time.sleep(SAMPLE_AGE_SECONDS + 2 * SCRAPE_SECONDS)
-            yield Seen(server.api, truth, during, time.time())
+            yield Seen(server.api, truth, during, time.time(), process)
         finally:
             scene.close()
             server.close()

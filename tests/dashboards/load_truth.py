@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,6 +116,14 @@ class Truth:
         well = [r.total() for r in self.requests if r.model == model and r.outcome == "released"]
         return sum(low > target for low, _ in well), sum(high > target for _, high in well)
 
+    def running(self, choose: Callable[[Request], bool], since: float, until: float) -> tuple[int, int]:
+        """The least and the most leases that ran at an instant of that time."""
+        return _extremes([(r.granted, r.ended) for r in self.requests if r.granted and choose(r)], since, until)
+
+    def waiting(self, choose: Callable[[Request], bool], since: float, until: float) -> tuple[int, int]:
+        """The same of requests that waited."""
+        return _extremes([(r.submitted, r.granted or r.ended) for r in self.requests if choose(r)], since, until)
+
     def slot_seconds(self, model: str, since: float, until: float) -> float:
         """Sum over that time of the model's running leases."""
         spans = [(r.granted, r.ended) for r in self.requests if r.model == model and r.granted is not None]
@@ -140,6 +148,12 @@ class Truth:
                 level = share + (level - share) * math.exp(-(one.ended - last) / SMOOTHING_SECONDS)
                 share, last = one.share, one.ended
         return share + (level - share) * math.exp(-max(0.0, at - last) / SMOOTHING_SECONDS)
+
+
+def _extremes(spans: list[tuple[float, float]], since: float, until: float) -> tuple[int, int]:
+    instants = [since + (until - since) * step / 200 for step in range(201)]
+    counts = [sum(begin <= at < end for begin, end in spans) for at in instants]
+    return min(counts), max(counts)
 
 
 def quantile_bounds(spans: list[tuple[float, float]], q: float, buckets: Iterable[float]) -> tuple[float, float]:

@@ -30,16 +30,19 @@ class Target(NamedTuple):
         return f"{self.dashboard}: {self.panel} {self.ref}"
 
 
-def put_in(expression: str, variables: Mapping[str, str], window: float) -> str:
-    """The expression as Grafana sends it; variables of the dashboard that are not named are for all (.*)."""
-    spans = {"__rate_interval": window, "__interval": window, "__range": window}
+def put_in(expression: str, variables: Mapping[str, str], window: float, span: float) -> str:
+    """The expression as Grafana sends it; variables of the dashboard that are not named are for all (.*).
+
+    `window` is the interval of rates, `span` the whole time that is shown; both in seconds.
+    """
+    spans = {"__rate_interval": window, "__interval": window, "__range": span}
     values = (
-        {name: f"{seconds:.0f}s" for name, seconds in spans.items()} | {"__range_s": f"{window:.0f}"} | dict(variables)
+        {name: f"{seconds:.0f}s" for name, seconds in spans.items()} | {"__range_s": f"{span:.0f}"} | dict(variables)
     )
     return _VARIABLE.sub(lambda found: values.get(found[1] or found[2] or found[3], ".*"), expression)
 
 
-def targets(dashboard: Path, variables: Mapping[str, str], window: float) -> Iterator[Target]:
+def targets(dashboard: Path, variables: Mapping[str, str], window: float, span: float) -> Iterator[Target]:
     """Of all panels of a dashboard, those inside rows included."""
     for panel in _panels(json.loads(dashboard.read_text())["panels"]):
         unit = panel.get("fieldConfig", {}).get("defaults", {}).get("unit", "")
@@ -49,7 +52,7 @@ def targets(dashboard: Path, variables: Mapping[str, str], window: float) -> Ite
                 panel["title"],
                 panel["id"],
                 one.get("refId", "A"),
-                put_in(one["expr"], variables, window),
+                put_in(one["expr"], variables, window, span),
                 one.get("legendFormat", ""),
                 bool(one.get("instant", False)),
                 unit,

@@ -66,7 +66,7 @@ def _write(out: Path, api: PrometheusApi, span: tuple[float, float], every: floa
     for dashboard in sorted(DASHBOARDS.glob("*.json")):
         folder = out / dashboard.stem
         folder.mkdir(exist_ok=True)
-        for target in targets(dashboard, {}, window):
+        for target in targets(dashboard, {}, window, end - start):
             answers = {
                 "range": api.query_range(target.expression, start, end, step),
                 "vector": api.get("query", query=target.expression, time=end),

@@ -1,0 +1,181 @@
+"""For each alert a trouble that comes and goes, as Prometheus' own test of rules reads it.
+
+Times are minutes. `quiet` is before the trouble or in a state that looks like it, `firing` in it, `clear` after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ON = {"instance": "node-a", "job": "aimd"}
+GPU = ON | {"gpu_id": "0000:05:00.0"}
+PLACE = GPU | {"partition_id": "3"}
+MODEL = ON | {"model": "llama"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Args:
+    series: values by series, in promtool's notation, a value a minute.
+    labels: of the alert that fires, without name, state and severity.
+    """
+
+    alert: str
+    series: Mapping[str, str]
+    labels: Mapping[str, str]
+    quiet: tuple[int, ...]
+    firing: tuple[int, ...]
+    clear: tuple[int, ...]
+    step: str = "1m"
+
+
+def series(name: str, labels: Mapping[str, str], **more: str) -> str:
+    said = ",".join(f'{key}="{value}"' for key, value in {**labels, **more}.items())
+    return f"{name}{{{said}}}"
+
+
+def state(
+    alert: str, name: str, labels: Mapping[str, str], bad: float, lasting: int, good: float = 0, **more: str
+) -> Case:
+    """A gauge that is good for 20 minutes, bad for twice as long as the alert waits and 10 minutes, and good again."""
+    length = 2 * lasting + 10
+    values = f"{good}x19 {bad}x{length - 1} {good}x60"
+    quiet = (19, 20 + lasting - 1) if lasting else (19,)
+    return Case(
+        alert,
+        {series(name, labels, **more): values},
+        {**labels, **more},
+        quiet,
+        (20 + lasting, 20 + length - 1),
+        (20 + length + 1, 20 + length + 40),
+    )
+
+
+def counter(alert: str, name: str, labels: Mapping[str, str], window: int, **more: str) -> tuple[Case, Case]:
+    """A counter that grows once, and one whose series begins with its first count."""
+    told = {**labels, **more}
+    where = series(name, labels, **more)
+    inside, after = (21, 20 + window - 2), (20 + window + 2, 20 + window + 30)
+    return (
+        Case(alert, {where: "3x19 4x100"}, told, (0, 19), inside, after),
+        Case(alert, {where: "_x19 1x100"}, told, (0, 19), inside, after),
+    )
+
+
+def burn(alert: str, bad_name: Mapping[str, str], ratio: float, long: int, short: int) -> tuple[Case, Case]:
+    """A hundred requests a step: good ones, then a share of bad ones for as long as the long window, then good ones.
+
+    The second case has the same share of too few requests, and does not fire.
+    """
+    step = max(1, short // 10)
+    before, during, after = long // step, long // step, (long + short) // step
+    bad, good = 100 * ratio, 100 * (1 - ratio)
+
+    def values(each: float, other: float) -> str:
+        top, end = each * before, each * before + other * during
+        return f"0+{each:g}x{before} {top + other:g}+{other:g}x{during - 1} {end + each:g}+{each:g}x{after}"
+
+    told = {"model": "llama"}
+    shown = {
+        series("aim_model_slo_good_total", MODEL): values(100, good),
+        series("aim_model_slo_bad_total", MODEL, **bad_name): values(0, bad),
+        series("aim_model_slo_objective_ratio", MODEL): f"0.99x{before + during + after}",
+    }
+    few = {
+        series("aim_model_slo_good_total", MODEL): f"0x{before} 1x{during} 1x{after}",
+        series("aim_model_slo_bad_total", MODEL, **bad_name): f"0x{before} 1x{during} 1x{after}",
+        series("aim_model_slo_objective_ratio", MODEL): f"0.99x{before + during + after}",
+    }
+    times = (before * step, (before + during) * step, (before + during) * step + short + 2 * step)
+    return (
+        Case(alert, shown, told, (times[0] - step,), (times[1],), (times[2],), f"{step}m"),
+        Case(alert, few, told, (times[0] + 5 * step, times[1]), (), (), f"{step}m"),
+    )
+
+
+FINDING = {"kind": "over-limit", "model": "llama"}
+LOST = {"kind": "ledger_quarantined"}
+CHANGE = {"from": "SPX/NPS1", "to": "CPX/NPS1", "result": "failed"}
+PAGE_LONG, PAGE_SHORT = 60, 5
+CASES = (
+    state("AimdDown", "up", ON, 0, 2, good=1),
+    state("AimdNotReady", "aim_node_ready", ON, 0, 5, good=1),
+    state("AimdHealthCheckFailed", "aim_health_check", ON, 0, 5, good=1, check="ledger"),
+    Case(
+        "AimdRestarting",
+        {series("process_start_time_seconds", ON): "100x19 200 300 400x60"},
+        ON,
+        (19, 21),
+        (22, 33),
+        (37, 60),
+    ),
+    state("AimdConfigReloadFailed", "aim_config_last_reload_successful", ON, 0, 5, good=1),
+    state("AimdNodeWarnings", "aim_node_warnings", ON, 2, 30),
+    state("AimdControlLoopStalled", "aim_control_loop_idle_seconds", ON, 31, 1, good=29),
+    *counter("AimdControlLoopFailures", "aim_control_loop_failures_total", ON, 15),
+    *counter("AimdCollectorErrors", "aim_collector_errors_total", ON, 15, collector="dispatch"),
+    *counter("AimdLedgerCommitErrors", "aim_ledger_commits_total", ON, 10, result="failed"),
+    state("AimdLedgerRecovered", "aim_ledger_recoveries_total", ON, 1, 0, **LOST),
+    state("AimdGpuNotReady", "aim_gpu_state", GPU, 1, 5, state="lost"),
+    *counter("AimdPartitionChangeFailing", "aim_gpu_partition_changes_total", GPU, 15, **CHANGE),
+    state("AimdPartitionChangeStuck", "aim_gpu_partition_change_in_progress", GPU, 1, 15),
+    state("AimdPartitionDrift", "aim_gpu_partition_drift", GPU, 1, 15),
+    state("AimdOrphans", "aim_orphans", ON, 1, 10),
+    state("AimdLeftBehind", "aim_left_behind", ON, 1, 30),
+    state("AimdMemoryOverReservation", "aim_gpu_partition_memory_finding", PLACE, 1, 5, **FINDING),
+    state("AimdMemoryUnattributed", "aim_gpu_partition_memory_unattributed_bytes", PLACE, 2 << 30, 30, good=1 << 30),
+    Case(
+        "AimdTelemetryStale",
+        {
+            series("aim_gpu_partition_utilization", PLACE): "0.5x59 _x40 0.5x60",
+            series("aim_gpu_partition_memory_bytes", PLACE): "1x200",
+        },
+        PLACE,
+        (50, 70),
+        (90,),
+        (105, 150),
+    ),
+    Case(
+        "AimdTelemetryStale",  # the partition itself is gone: nothing is wrong with telemetry
+        {
+            series("aim_gpu_partition_utilization", PLACE): "0.5x59 _x100",
+            series("aim_gpu_partition_memory_bytes", PLACE): "1x59 _x100",
+        },
+        PLACE,
+        (70, 90, 110),
+        (),
+        (),
+    ),
+    Case(
+        "AimdQueueNearLimit",
+        {
+            series("aim_scheduler_queue_depth", PLACE, model="llama", **{"class": "high"}): "0x19 50x15 0x40",
+            series("aim_scheduler_queue_depth", PLACE, model="llama", **{"class": "low"}): "40x19 40x15 40x40",
+            series("aim_scheduler_queue_limit", PLACE): "100x100",
+        },
+        {key: PLACE[key] for key in ("instance", "gpu_id", "partition_id")},
+        (19, 24),
+        (25, 34),
+        (36, 50),
+    ),
+    Case(
+        "AimdRequestsRejected",
+        {
+            series("aim_model_requests_total", MODEL, outcome="released"): "0+100x120",
+            series("aim_model_requests_rejected_total", MODEL, reason="expired"): "0x19 0+10x39 390x60",
+        },
+        {"instance": "node-a", "model": "llama"},
+        (19, 25),
+        (40, 55),
+        (75, 100),
+    ),
+    *burn("AimdErrorBudgetBurn1H", {"reason": "failed"}, 0.2, 60, 5),
+    *burn("AimdErrorBudgetBurn6H", {"reason": "failed"}, 0.08, 360, 30),
+    *burn("AimdErrorBudgetBurn1D", {"reason": "failed"}, 0.04, 1440, 120),
+    *burn("AimdErrorBudgetBurn3D", {"reason": "failed"}, 0.02, 4320, 360),
+    *burn("AimdLatencyBudgetBurn1H", {"reason": "late"}, 0.2, 60, 5),
+    *burn("AimdLatencyBudgetBurn6H", {"reason": "late"}, 0.08, 360, 30),
+    *burn("AimdLatencyBudgetBurn1D", {"reason": "late"}, 0.04, 1440, 120),
+    *burn("AimdLatencyBudgetBurn3D", {"reason": "late"}, 0.02, 4320, 360),
+)
