@@ -1,6 +1,7 @@
 """The package on a machine with systemd: install, start, use, status, journal, reload, stop, socket activation."""
 
 import json
+import os
 
 from aimd.adapters.journal import message_id
 from tests.systemd.machine import until
@@ -70,6 +71,36 @@ def test_the_journal_has_fields_to_search_by(machine):
 def test_the_catalog_explains_an_entry(machine):
     told = machine.done("journalctl", "-u", "aimd", "-x", "--no-pager", f"MESSAGE_ID={message_id('switch_committed')}")
     assert "A mode change was carried out" in told
+
+
+def test_what_does_not_fit_the_node_is_a_warning_until_it_is_mended(machine):
+    file = machine.root / "etc/aimd/aimd.toml"
+    before = file.read_text()
+    try:
+        file.write_text(f'{before}\n[layout]\ngpu99 = "CPX"\n')
+        machine.done("systemctl", "reload", "aimd")
+        match = f"MESSAGE_ID={message_id('configuration_problem')}"
+        (entry,) = until(lambda: machine.entries(match), "the layout's fault is not told")
+        assert (entry["PRIORITY"], entry["AIMD_SUBJECT"]) == ("4", "node")
+        assert "layout.gpu99 names no GPU of this node" in entry["MESSAGE"]
+        assert "gpu99" in machine.run("aimctl", "doctor").stdout
+    finally:
+        file.write_text(before)
+        machine.done("systemctl", "reload", "aimd")
+    (entry,) = until(lambda: machine.entries("AIMD_EVENT=configuration_mended"), "its end is not told")
+    assert entry["PRIORITY"] == "6"
+
+
+def test_mode_files_belong_to_the_group_and_what_the_driver_made_read_only_stays_so(machine):
+    """partition-files, which the udev rule and the unit call."""
+    device, script = f"/sys/bus/pci/devices/{GPU}", "/usr/lib/aimd/partition-files"
+    files = [f"{device}/current_{name}_partition" for name in ("compute", "memory")]
+    assert machine.done("stat", "-L", "-c", "%A %G", *files) == "-rw-rw-r-- aimd\n" * 2
+    machine.done("sh", "-c", f"mkdir /tmp/gpu && cd /tmp/gpu && touch {' '.join(map(os.path.basename, files))}")
+    machine.done("sh", "-c", "chmod 644 /tmp/gpu/*compute* && chmod 444 /tmp/gpu/*memory* && mkdir /tmp/none")
+    for _ in range(2):  # with something to do, and without
+        machine.done(script, "/tmp/gpu", "/tmp/none", "/tmp/not-there")
+        assert machine.done("sh", "-c", "stat -c '%A %G' /tmp/gpu/*") == "-rw-rw-r-- aimd\n-r--r--r-- root\n"
 
 
 def test_a_reload_takes_what_is_valid_and_keeps_the_rest(machine):

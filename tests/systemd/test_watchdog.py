@@ -11,6 +11,12 @@ WATCHDOG_SECONDS = 5.0
 MARGIN_SECONDS = 0.5
 
 
+def started(machine):
+    """When the daemon was started, seconds on the clock of time.monotonic; the manager knows it exactly."""
+    return int(machine.show("aimd", "ExecMainStartTimestampMonotonic")["ExecMainStartTimestampMonotonic"]) / 1e6
+
+
+@pytest.mark.alone
 @pytest.mark.parametrize("path", ["control loop", "dispatch thread"])
 def test_a_path_that_hangs_ends_the_daemon(machine, path):
     machine.done("systemctl", "start", "aimd")
@@ -26,7 +32,7 @@ def test_a_path_that_hangs_ends_the_daemon(machine, path):
             return machine.main_pid() not in (0, before)
 
         until(restarted, "it was not started anew", WATCHDOG_SECONDS + 10)
-        took = time.monotonic() - hangs
+        took = started(machine) - hangs
         assert took < WATCHDOG_SECONDS + MARGIN_SECONDS
         until(machine.active, "it is not ready again")
         print("restarted", round(took, 2))

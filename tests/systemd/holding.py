@@ -1,0 +1,16 @@
+"""Runs in the machine: a client that holds a lease of a model until standard input ends.
+
+    python holding.py MODEL
+
+Prints a line when it has the lease, and `released` once the daemon has confirmed its end.
+"""
+
+import sys
+
+from aimd.dispatch import Client
+
+with Client("/run/aimd/dispatch.sock", patience=60) as client:
+    with client.lease(sys.argv[1], timeout=60):
+        print("held", flush=True)
+        sys.stdin.read()
+    print("released", flush=True)
