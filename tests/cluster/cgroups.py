@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
+PREFIX = "aimd-test-"  # then the number of the process that runs the tests, and the node
 TOP = Path("/sys/fs/cgroup")
 SECONDS_TO_EMPTY = 10
 
@@ -13,13 +15,12 @@ SECONDS_TO_EMPTY = 10
 class ControlGroup:
     """Made and removed with everything below it; unified (v2) or one per controller (v1)."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        unified = (TOP / "cgroup.controllers").exists()
-        tops = [TOP] if unified else [top for top in TOP.iterdir() if (top / "cgroup.procs").exists()]
-        self._folders = [top / name for top in {top.resolve() for top in tops}]
+    def __init__(self, node: str) -> None:
+        self.name = f"{PREFIX}{os.getpid()}-{node}"
+        self._folders = [top / self.name for top in _hierarchies()]
 
     def make(self) -> None:
+        _remove_abandoned()
         for folder in self._folders:
             folder.mkdir()
             for part in ("cpuset.cpus", "cpuset.mems"):  # a new group of v1 has none, and takes no process
@@ -33,6 +34,20 @@ class ControlGroup:
             if time.monotonic() > end:
                 raise AssertionError(f"control group {self.name} still has processes")
             time.sleep(0.02)
+
+
+def _hierarchies() -> set[Path]:
+    unified = (TOP / "cgroup.controllers").exists()
+    tops = [TOP] if unified else [top for top in TOP.iterdir() if (top / "cgroup.procs").exists()]
+    return {top.resolve() for top in tops}
+
+
+def _remove_abandoned() -> None:
+    """Those of runs that were killed; nothing runs in them any more."""
+    for top in _hierarchies():
+        for folder in top.glob(f"{PREFIX}*"):
+            if not Path("/proc", folder.name.removeprefix(PREFIX).partition("-")[0]).exists():
+                _removed(folder)
 
 
 def _removed(folder: Path) -> bool:

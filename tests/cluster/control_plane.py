@@ -154,6 +154,11 @@ class ControlPlane:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
         return self.api.create(path, {"spec": spec})["status"]["token"]
 
+    def environment(self) -> list[dict[str, str]]:
+        """Of a container in the machine's network (`hostNetwork`), so that it finds the API server without a proxy."""
+        values = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.port)}
+        return [{"name": name, "value": value} for name, value in values.items()]
+
     def attempt(
         self, *words: object, stdin: str | None = None, user: Path | None = None
     ) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,7 @@
 """A real node: kubelet, containerd and runc in namespaces of its own on this machine. For root.
 
-The node sees the machine's files and network, but has its own processes, mounts, /run, /var/lib and /var/log; whatever
-is mounted on the machine later appears in it too. When its first process ends the kernel ends everything in it.
+The node sees the machine's files and network, but has its own processes, mounts, /run, /var/lib and /var/log. When its
+first process ends the kernel ends everything in it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Node:
     """Runs from its making until `close`; Ready when made.
 
     `kubelet_programs` and `containerd_programs` are folders; `images` are archives that its pods may use with
-    `imagePullPolicy: Never`, the pause image among them. `number` tells the networks of several nodes apart.
+    `imagePullPolicy: Never`, the pause image among them. `number` tells the networks of several nodes apart. What is
+    mounted below the folder `shared` on the machine is there in the node and its pods too.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class Node:
         self._running: dict[str, Program] = {}
         self._first_process: int | None = None
         self._sysctls = {path: (Path("/proc/sys") / path).read_text() for path in SYSCTLS}
-        self._group = ControlGroup(f"aimd-test-{os.getpid()}-{name}")
+        self._group = ControlGroup(name)
+        self.shared = folder / "shared"
         for own in OWN:
             self.path(own).mkdir(parents=True)
         self.path(CNI).mkdir(parents=True)
@@ -90,6 +92,7 @@ class Node:
         self._configure(pause, settings or {})
         try:
             self._group.make()
+            self._share()
             self._first()
             self.start("containerd")
             for image in images:
@@ -137,6 +140,7 @@ class Node:
         for name in list(self._running):
             self._running.pop(name).kill()
         self._group.remove()
+        subprocess.run(["umount", "--lazy", str(self.shared)], stderr=subprocess.DEVNULL)  # unless it is done
         for path, value in self._sysctls.items():
             if (Path("/proc/sys") / path).read_text() != value:
                 (Path("/proc/sys") / path).write_text(value)
@@ -170,6 +174,12 @@ class Node:
         pids = {name: _child(program.pid) for name, program in self._running.items() if name != "unshare"}
         text = {name: Path(f"/proc/{pid}/status").read_text() for name, pid in pids.items()}
         return {name: int(status.partition("VmRSS:")[2].split()[0]) * 1024 for name, status in text.items()}
+
+    def _share(self) -> None:
+        self.shared.mkdir()
+        done("mount", "--bind", self.shared, self.shared)
+        for kind in ("private", "shared"):
+            done("mount", f"--make-{kind}", self.shared)
 
     def _first(self) -> None:
         script = FIRST.format(own=" ".join(OWN), root=self.folder / "root")

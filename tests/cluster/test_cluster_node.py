@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster import bases, pods
 from tests.cluster.images import SHELL
-from tests.systemd.machine import until
+from tests.systemd.machine import Simulation, until
 
 
 def test_a_pod_is_scheduled_and_runs_and_its_exit_code_is_seen(control_plane, namespace, real_node):
@@ -24,22 +24,6 @@ def test_kubectl_reads_logs_and_runs_commands_through_the_kubelet(control_plane,
     pods.phase(control_plane.api, namespace, "talks", "Running")
     assert control_plane.kubectl("-n", namespace, "logs", "talks") == "hello\n"
     assert control_plane.kubectl("-n", namespace, "exec", "talks", "--", "echo", "inside") == "inside\n"
-
-
-def test_a_pod_in_the_machines_network_asks_the_api_server_with_its_own_token(control_plane, namespace, real_node):
-    """As aimd does it: the address by environment, the token and the authority from the volume that the kubelet keeps."""
-    token = "/var/run/secrets/kubernetes.io/serviceaccount/token"
-    script = f"cut -d. -f2 {token}; test -s {Path(token).with_name('ca.crt')}; sleep 600"
-    held = pods.pod("asks", script, automountServiceAccountToken=True, hostNetwork=True)
-    pods.created(control_plane.api, namespace, held)
-    pods.phase(control_plane.api, namespace, "asks", "Running")
-    written = control_plane.kubectl("-n", namespace, "exec", "asks", "--", "cat", token)
-    user = control_plane.api_as(written).create(
-        "/apis/authentication.k8s.io/v1/selfsubjectreviews",
-        {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"},
-    )["status"]["userInfo"]
-    assert user["extra"]["authentication.kubernetes.io/node-name"] == [real_node.name]
-    assert user["extra"]["authentication.kubernetes.io/pod-name"] == ["asks"]
 
 
 def test_the_nodes_processes_and_folders_are_its_own(control_plane, namespace, real_node):
@@ -93,21 +77,64 @@ def test_an_image_that_buildah_made_runs(control_plane, namespace, real_node, no
     assert real_node.logs(namespace, "built") == "built\n"
 
 
-def test_a_dockerfile_upon_debian_installs_packages_and_runs(
+ASKING = """
+import json, os, pathlib, ssl, urllib.request
+account = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
+address = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
+review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+request = urllib.request.Request(
+    address + "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+    json.dumps(review).encode(),
+    {"Authorization": "Bearer " + (account / "token").read_text(), "Content-Type": "application/json"},
+)
+context = ssl.create_default_context(cafile=account / "ca.crt")
+print(json.load(urllib.request.urlopen(request, context=context))["status"]["userInfo"]["extra"])
+"""
+
+
+def test_a_dockerfile_upon_debian_runs_and_asks_the_api_server(
     control_plane, namespace, real_node, image_builder, tmp_path
 ):
-    """The way of aimd's own image: a virtual environment upon Debian's Python."""
+    """The way of aimd's own image: a virtual environment upon Debian's Python, in the machine's network."""
+    (tmp_path / "ask.py").write_text(ASKING)
     (tmp_path / "Dockerfile").write_text(
         "FROM aimd.test/debian:12\n"
-        "RUN python3 -m venv /opt/it && /opt/it/bin/python -c 'import ssl'\n"
-        'ENTRYPOINT ["/opt/it/bin/python", "-c", "import sys; print(sys.prefix)"]\n'
+        "RUN python3 -m venv --without-pip /opt/it\n"
+        "COPY ask.py /ask.py\n"
+        'ENTRYPOINT ["/opt/it/bin/python", "/ask.py"]\n'
     )
     image_builder.load(bases.debian("aimd.test/debian:12"))
     real_node.load(image_builder.build(tmp_path, "aimd.test/python:1", tmp_path / "python.tar"))
-    container = {"name": "main", "image": "aimd.test/python:1", "imagePullPolicy": "Never"}
-    pods.created(control_plane.api, namespace, pods.pod("python", containers=[container]))
-    assert pods.exit_code(control_plane.api, namespace, "python") == 0
-    assert real_node.logs(namespace, "python") == "/opt/it\n"
+    container = {
+        "name": "main",
+        "image": "aimd.test/python:1",
+        "imagePullPolicy": "Never",
+        "env": control_plane.environment(),
+    }
+    asks = pods.pod("python", containers=[container], automountServiceAccountToken=True, hostNetwork=True)
+    pods.created(control_plane.api, namespace, asks)
+    assert pods.exit_code(control_plane.api, namespace, "python") == 0, real_node.logs(namespace, "python")
+    assert f"'authentication.kubernetes.io/node-name': ['{real_node.name}']" in real_node.logs(namespace, "python")
+
+
+def test_what_is_mounted_on_the_machine_later_is_seen_in_a_pod(control_plane, namespace, real_node, requires_fuse):
+    """The simulated GPUs' sysfs, by hostPath."""
+    simulation = Simulation(real_node.shared / "sees", "mi300x:1")
+    try:
+        container = {
+            "name": "main",
+            "image": SHELL,
+            "imagePullPolicy": "Never",
+            "args": ["cat /sim/bus/pci/devices/*/current_compute_partition"],
+            "volumeMounts": [{"name": "sim", "mountPath": "/sim"}],
+        }
+        volumes = [{"name": "sim", "hostPath": {"path": str(simulation.folder), "type": "Directory"}}]
+        pods.created(control_plane.api, namespace, pods.pod("sees", containers=[container], volumes=volumes))
+        assert pods.exit_code(control_plane.api, namespace, "sees") == 0, real_node.logs(namespace, "sees")
+        assert real_node.logs(namespace, "sees") == "SPX\n"
+    finally:
+        control_plane.api.delete(f"/api/v1/namespaces/{namespace}/pods/sees", at_once=True)
+        simulation.close()
 
 
 def test_a_containerd_and_a_kubelet_that_are_started_again_keep_their_pods(control_plane, namespace, real_node):
