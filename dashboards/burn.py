@@ -65,7 +65,7 @@ def _alert(kind: str, pair: Pair) -> Alert:
     over = f"> on (model) {pair.factor} * (1 - model:aim_model_slo_objective:ratio)"
     ratio = f"model:aim_model_slo_{kind}:ratio"
     return Alert(
-        name=f"Aimd{budget.replace(' ', '').removesuffix('Budget')}BudgetBurn{pair.long.upper()}",
+        name=f"Aimd{budget.title().replace(' ', '')}Burn{pair.long.upper()}",
         expression=(
             f"({ratio}{pair.long} {over})\n"
             f"and on (model) ({ratio}{pair.short} {over})\n"

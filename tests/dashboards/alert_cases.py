@@ -58,8 +58,8 @@ def counter(alert: str, name: str, labels: Mapping[str, str], window: int, **mor
     where = series(name, labels, **more)
     inside, after = (21, 20 + window - 2), (20 + window + 2, 20 + window + 30)
     return (
-        Case(alert, {where: "3x19 4x100"}, told, (0, 19), inside, after),
-        Case(alert, {where: "_x19 1x100"}, told, (0, 19), inside, after),
+        Case(alert, {where: "3x19 4x100"}, told, (19,), inside, after),
+        Case(alert, {where: "_x20 1x100"}, told, (0, 19), inside, after),
     )
 
 
@@ -115,7 +115,7 @@ CASES = (
     state("AimdControlLoopStalled", "aim_control_loop_idle_seconds", ON, 31, 1, good=29),
     *counter("AimdControlLoopFailures", "aim_control_loop_failures_total", ON, 15),
     *counter("AimdCollectorErrors", "aim_collector_errors_total", ON, 15, collector="dispatch"),
-    *counter("AimdLedgerCommitErrors", "aim_ledger_commits_total", ON, 10, result="failed"),
+    *counter("AimdLedgerCommitErrors", "aim_ledger_commits_total", ON, 10, result="error"),
     state("AimdLedgerRecovered", "aim_ledger_recoveries_total", ON, 1, 0, **LOST),
     state("AimdGpuNotReady", "aim_gpu_state", GPU, 1, 5, state="lost"),
     *counter("AimdPartitionChangeFailing", "aim_gpu_partition_changes_total", GPU, 15, **CHANGE),
