@@ -44,6 +44,33 @@ def test_the_nodes_processes_and_folders_are_its_own(control_plane, namespace, r
     assert real_node.logs(namespace, "looks") == "sh\n"
 
 
+def test_a_privileged_daemon_set_rolls_out_and_updates(control_plane, namespace, real_node):
+    container = {
+        **pods.pod("daemon", "test -w /sys/class; echo $VERSION > /node-run/version; sleep 600")["spec"]["containers"][
+            0
+        ],
+        "securityContext": {"privileged": True},
+        "env": [{"name": "VERSION", "value": "one"}],
+        "volumeMounts": [{"name": "run", "mountPath": "/node-run"}],
+    }
+    volumes = [{"name": "run", "hostPath": {"path": "/run/rolls", "type": "DirectoryOrCreate"}}]
+    spec = {"containers": [container], "volumes": volumes, "hostPID": True, "terminationGracePeriodSeconds": 0}
+    template = {"metadata": {"labels": {"app": "daemon"}}, "spec": spec}
+    written = real_node.path("/run/rolls/version")
+    daemons = f"/apis/apps/v1/namespaces/{namespace}/daemonsets"
+    item = {
+        "metadata": {"name": "daemon"},
+        "spec": {"selector": {"matchLabels": {"app": "daemon"}}, "template": template},
+    }
+    control_plane.api.create(daemons, item)
+    control_plane.kubectl("-n", namespace, "rollout", "status", "daemonset/daemon", "--timeout=60s")
+    until(lambda: written.exists() and written.read_text() == "one\n", "version one does not run")
+    container["env"] = [{"name": "VERSION", "value": "two"}]
+    control_plane.api.merge(f"{daemons}/daemon", {"spec": {"template": template}})
+    control_plane.kubectl("-n", namespace, "rollout", "status", "daemonset/daemon", "--timeout=60s")
+    until(lambda: written.exists() and written.read_text() == "two\n", "version two does not run")
+
+
 def test_a_pod_is_in_the_nodes_control_group(control_plane, namespace, real_node):
     created = pods.created(control_plane.api, namespace, pods.pod("grouped", "cat /proc/self/cgroup; sleep 600"))
     pods.phase(control_plane.api, namespace, "grouped", "Running")
