@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from aimd.domain.accounting import MemoryFinding
 from aimd.domain.claim import Claim, ClaimState
 from aimd.domain.event import Event
 from aimd.domain.gpu import Holder
 from aimd.domain.modes import PartitionMode
 from aimd.domain.process import Process
 from aimd.domain.switch import ModeChange
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRecord:
+    """What of a GPU's memory accounting outlives the daemon.
+
+    Attributes:
+        findings: that have begun and not ended; what they deny stays denied.
+        usual_bytes: least that a partition of it has lacked in mode epoch `usual_epoch` (planning.calibration.drift), None
+            before HIP was compared with KFD: what was lost earlier is no more told from pinned memory.
+    """
+
+    findings: tuple[MemoryFinding, ...] = ()
+    usual_bytes: int | None = None
+    usual_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +41,7 @@ class GpuRecord:
     mode: PartitionMode | None = None
     wish: PartitionMode | None = None
     draining: bool = False
+    memory: MemoryRecord = MemoryRecord()
 
 
 @dataclass(frozen=True, slots=True)

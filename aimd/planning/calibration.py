@@ -55,6 +55,10 @@ def calibrations(
 def drift(found: Calibration, capacity: int | None, usual: int) -> str | None:
     """What HIP and KFD do not agree on, as the predicate of a sentence about the partition; None if they do.
 
+    Nothing of the driver tells memory that is pinned or kept back by RAS from memory that is lost. What all partitions lack
+    alike, or the only one, is seen therefore by comparison with `usual` alone, and what was lost before that was first
+    known is not.
+
     Args:
         capacity: by KFD's topology.
         usual: the least that a partition of this GPU has lacked in the present mode, bytes.

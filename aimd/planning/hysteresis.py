@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
@@ -61,6 +61,10 @@ class Hysteresis(Generic[Key]):
             return False
         (self._found.discard if is_found else self._found.add)(key)
         return True
+
+    def restore(self, found: Iterable[Key]) -> None:
+        """Take what an earlier life has found; good looks in a row end it as any other."""
+        self._found.update(found)
 
     def forget(self, present: Collection[Key]) -> set[Key]:
         """Drop the things that are not there any more; those of them that were bad."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from aimd.domain.accounting import FindingKind, MemoryBoard, MemoryFinding, OverrunPolicy, PartitionAccount, ProbedGpu
 from aimd.domain.claim import Assignment
 from aimd.domain.event import Event as NodeEvent
 from aimd.domain.gpu import Observed
-from aimd.domain.ledger import HolderRecord, LedgerWrite
+from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite, MemoryRecord
 from aimd.domain.memory import GIB
 from aimd.domain.probe import ProbeState
 from aimd.planning import effects as fx
@@ -63,6 +63,21 @@ class MemoryWatch:
         self._inputs: _Inputs | None = None
         self._board = MemoryBoard()
 
+    def started(self, ledger: LedgerState, now: fx.Instant, *, rebooted: bool) -> Effects:
+        """Findings go on where they were, as does what a GPU usually lacks; a boot has ended all of it."""
+        known = {record.address: record.memory for record in ledger.gpus}
+        found = {_subject(one): one for kept in known.values() for one in kept.findings}
+        if rebooted:
+            words = "the machine was booted"
+            notes = tuple(NodeEvent(ENDED[one.kind], one.claim or one.gpu, words, now.wall) for one in found.values())
+            return self._kept(set(known), notes)
+        self._hysteresis.restore(found)
+        self._findings = found
+        self._usual = {
+            (gpu, kept.usual_epoch): kept.usual_bytes for gpu, kept in known.items() if kept.usual_bytes is not None
+        }
+        return ()
+
     def probed(self, event: fx.Probed, now: fx.Instant) -> Effects:
         """HIP has answered, or not: KFD's counters are read at once, to be compared with the answer."""
         gpu = event.report.gpu
@@ -79,11 +94,26 @@ class MemoryWatch:
         if not self._node.scanned:
             return ()
         notes: list[NodeEvent] = []
-        for gpu in self._compare(now):
+        before = dict(self._findings)
+        compared = self._compare(now)
+        for gpu in compared:
             notes += self._drifts(gpu, now)
         notes += self._overruns(now)
         notes += self._gone(now)
-        return (fx.Commit(LedgerWrite(events=tuple(notes))),) if notes else ()
+        return self._kept({*compared, *(gpu for _, gpu, *_ in before.keys() ^ self._findings.keys())}, tuple(notes))
+
+    def _kept(self, gpus: Iterable[str], notes: tuple[NodeEvent, ...]) -> Effects:
+        """Makes durable what is to outlive this life of what has changed at these GPUs, together with the notes."""
+        changed = []
+        for gpu in sorted(gpus):
+            record = self._node.record(gpu)
+            findings = tuple(one for one in self._findings.values() if one.gpu == gpu)
+            usual = next(((size, epoch) for (address, epoch), size in self._usual.items() if address == gpu), (None, 0))
+            if record.memory != (kept := MemoryRecord(findings, *usual)):
+                changed.append(replace(record, memory=kept))
+        self._node.records.update({record.address: record for record in changed})
+        write = LedgerWrite(gpus=tuple(changed), events=notes)
+        return () if write.empty else (fx.Commit(write),)
 
     def board(self) -> MemoryBoard:
         """The accounts of now; the same object while nothing has changed."""
@@ -186,6 +216,10 @@ class MemoryWatch:
             return NodeEvent(BEGUN[kind], claim or gpu, words, now.wall)
         self._findings.pop(subject, None)
         return NodeEvent(ENDED[kind], claim or gpu, words, now.wall)
+
+
+def _subject(found: MemoryFinding) -> Subject:
+    return found.kind, found.gpu, found.index, found.mode_epoch, found.claim
 
 
 def _level(used: int | None, limit: int | None) -> Level | None:

@@ -74,6 +74,7 @@ class Reconciler:
             fx.Reconfigured: self._reconfigured,
             fx.ClaimRequested: self._claim_requested,
             fx.ClaimReleased: self._claim_released,
+            fx.PodsSeen: self._pods_seen,
             fx.DrainingSet: self._draining_set,
             fx.HolderJoined: lambda event, _: self._answered(self._claim_events.joined(event, self._under_way.gpus)),
             fx.HolderEnded: lambda event, now: (*self._claim_events.ended(event, now), *self._publish()),
@@ -128,7 +129,8 @@ class Reconciler:
             node.expect(node.records)
         notes = (*event.ledger.notes, *([reboot_note(now)] if rebooted else ()))
         write = LedgerWrite(tuple(touched), tuple(wished.values()), notes, self._boot_id)
-        return (fx.Commit(write), *self._claim_events.started(event.ledger, now, rebooted=rebooted), fx.Scan())
+        claims = self._claim_events.started(event.ledger, now, rebooted=rebooted)
+        return (fx.Commit(write), *claims, *self._memory.started(event.ledger, now, rebooted=rebooted), fx.Scan())
 
     def _first_scan(self) -> Effects:
         """Bring the configured layout in, if it is another than last time; every wish is open now."""
@@ -370,6 +372,12 @@ class Reconciler:
     def _claim_released(self, event: fx.ClaimReleased, now: fx.Instant) -> Effects:
         answered = self._answered(self._claim_events.released(event, now))
         return (*answered, *(self._next_work(now) if self._node.scanned else ()))
+
+    def _pods_seen(self, event: fx.PodsSeen, now: fx.Instant) -> Effects:
+        followed = self._claim_events.followed(event, now)
+        if not followed:
+            return ()
+        return (*followed, *self._publish(), *(self._next_work(now) if self._node.scanned else ()))
 
     def _draining_set(self, event: fx.DrainingSet, now: fx.Instant) -> Effects:
         record = replace(self._node.record(event.gpu), draining=event.draining)

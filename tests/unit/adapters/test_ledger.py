@@ -19,8 +19,9 @@ import pytest
 
 import aimd
 from aimd.adapters.ledger import KEPT_CHANGES, KEPT_EVENTS, PRUNING_INTERVAL, SCHEMA_VERSION, SqliteLedger
+from aimd.domain.accounting import FindingKind, MemoryFinding
 from aimd.domain.event import Event
-from aimd.domain.ledger import GpuRecord, LedgerState, LedgerWrite
+from aimd.domain.ledger import GpuRecord, LedgerState, LedgerWrite, MemoryRecord
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.plan import Reason, Step, StepKind
 from aimd.domain.switch import ModeChange, Switch, SwitchState
@@ -57,8 +58,19 @@ FULL_CHANGE = ModeChange(
     wait_seconds=30.5,
     requester_uid=1000,
 )
+FINDINGS = (
+    MemoryFinding(FindingKind.OVER_LIMIT, "0000:05:00.0", 3, 8, "llama", "claim llama uses more", NOW),
+    MemoryFinding(FindingKind.DRIFT, "0000:05:00.0", 0, 8, None, "partition lacks 3 GiB", NOW),
+)
 RECORDS = (
-    GpuRecord("0000:05:00.0", mode_epoch=7, mode=SPX, wish=PartitionMode(ComputeMode.CPX), draining=True),
+    GpuRecord(
+        "0000:05:00.0",
+        mode_epoch=7,
+        mode=SPX,
+        wish=PartitionMode(ComputeMode.CPX),
+        draining=True,
+        memory=MemoryRecord(FINDINGS, 1 << 40, 8),
+    ),
     GpuRecord("0000:27:00.0"),
 )
 EVENTS = (Event("switch_committed", "gpu0", "it is done", NOW), Event("driver_reloaded", "node", "ünïcode", NOW + 1))

@@ -156,6 +156,58 @@ def test_the_policy_can_be_changed_while_there_is_a_finding() -> None:
         assert denied(made) == expected
 
 
+def test_a_restart_lifts_no_denial() -> None:
+    made = over()
+    (found,) = made.snapshot.findings
+    made.start()
+    made.run()
+    assert made.snapshot.findings == (found,)
+    assert denied(made) == ["m"]
+    use(made, LIMIT)
+    assert denied(made) == ["m"], "as long as before without a restart"
+    use(made, LIMIT, seconds=DENY.overrun_seconds)
+    assert denied(made) == []
+    made.start()
+    made.run()
+    assert made.snapshot.findings == ()
+    assert kinds(made) == ["memory_over_limit", "memory_within_limit"]
+
+
+def test_a_kill_before_the_finding_is_durable_leaves_none() -> None:
+    made = served(DENY)
+    use(made, LIMIT * 2)
+    made.pass_time(DENY.overrun_seconds)
+    seen = tuple(replace(one, vram=((ADDRESSES[0], 0, LIMIT * 2),)) for one in made.node.holders)
+    made.tell(fx.Polled(made.node.generation, seen), cut=0)
+    made.start()
+    made.run()
+    assert made.snapshot.findings == ()
+    assert kinds(made) == []
+
+
+def test_a_claim_that_is_gone_at_the_restart_has_no_finding() -> None:
+    made = over()
+    made.end(7)
+    made.node.holders = []
+    made.release("m")
+    made.start()
+    made.run()
+    assert made.snapshot.findings == ()
+    assert kinds(made) == ["memory_over_limit", "memory_within_limit"]
+
+
+def test_a_boot_ends_findings() -> None:
+    made = over()
+    made.node.holders = []
+    made.start(boot="boot-2")
+    made.run()
+    assert denied(made) == []
+    assert kinds(made) == ["memory_over_limit", "memory_within_limit"]
+    made.start(boot="boot-2")
+    made.run()
+    assert made.snapshot.findings == ()
+
+
 def test_a_finding_while_another_gpu_is_switched() -> None:
     """A drain can last for long: what is seen meanwhile counts."""
     made = served(DENY)
@@ -221,6 +273,27 @@ def test_memory_of_nobody_is_a_drift_after_two_answers() -> None:
     probe(made, *USUAL)
     assert made.snapshot.findings == ()
     assert kinds(made) == ["memory_drift", "memory_drift_over"]
+
+
+def test_what_a_gpu_lacks_usually_outlives_the_daemon() -> None:
+    """All partitions, or the only one, lack more than before: only what was before can tell."""
+    made = served()
+    probe(made, *USUAL)
+    made.start()
+    made.run()
+    for _ in range(2):
+        probe(made, *[20 * GIB] * 8)
+    assert len(made.snapshot.findings) == 8
+    made.start()
+    made.run()
+    for _ in range(2):
+        probe(made, *[20 * GIB] * 8)
+    assert len(made.snapshot.findings) == 8
+    made.start(boot="boot-2")
+    made.run()
+    for _ in range(2):
+        probe(made, *[20 * GIB] * 8)
+    assert made.snapshot.findings == (), "another boot pins other memory"
 
 
 def test_answers_that_bring_nothing_end_no_drift() -> None:
