@@ -26,7 +26,6 @@ from aimd.daemon.counting import ChangeWatch, watch_lag
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.metering import DispatchMeter
 from aimd.daemon.observing import Observer
-from aimd.daemon.probing import Prober
 from aimd.domain.metering import DispatchReading, PodPlace, Telemetry
 from aimd.domain.node import NodeSnapshot
 from aimd.errors import AimdError, UnreachableError
@@ -69,7 +68,6 @@ class Sources:
 
     loop: ControlLoop
     observer: Observer
-    prober: Prober
     meter: DispatchMeter
     simulated: bool = False
     pods: Pods = field(default_factory=Pods)
@@ -98,7 +96,7 @@ class _Parts:
 def gather(sources: Sources) -> Callable[[], View]:
     """Take what belongs to the event loop; the view is made by what is returned, which blocks."""
     loop, telemetry = sources.loop, sources.telemetry
-    snapshot, board, memory = loop.snapshot, sources.observer.board, dict(sources.prober.reports)
+    snapshot, board = loop.snapshot, sources.observer.board
     dispatch: Callable[[], DispatchReading | None] = (
         sources.meter.begin() if sources.meter is not None else lambda: None
     )
@@ -112,7 +110,6 @@ def gather(sources: Sources) -> Callable[[], View]:
             snapshot=snapshot,
             dispatch=parts.read("dispatch", dispatch, None),
             board=board,
-            memory=memory,
             telemetry=Telemetry()
             if telemetry is None
             else parts.read("telemetry", partial(telemetry.read, snapshot), Telemetry()),

@@ -169,7 +169,7 @@ async def run(
             api = LocalApi(CountedControl(loop, instruments), operators, node_facts, observer)
             meter = DispatchMeter(service, lambda: loop.snapshot, totals)
             telemetry = TelemetrySampler(AmdgpuTelemetry(machine.sysfs), lambda: loop.snapshot)
-            sources = Sources(loop, observer, prober, meter, simulated=root is None, telemetry=telemetry)
+            sources = Sources(loop, observer, meter, simulated=root is None, telemetry=telemetry)
             sockets = Path(paths.runtime)
             metrics = metrics_served(sources, instruments, config.metrics, sockets, given.get("metrics"))
             try:

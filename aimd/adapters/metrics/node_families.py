@@ -111,6 +111,14 @@ AVAILABLE = Descriptor(
     " not tell.",
     PLACE,
 )
+PROBE = Descriptor(
+    "aim_gpu_memory_probe_state",
+    "gauge",
+    "1 for how asking HIP for the memory of the GPU's partitions has ended last: read; off or held (by aimd), moved (the"
+    " GPU's partitions); no-library, wrong-library, no-device, failed, timed-out, crashed, implausible: aimctl doctor says"
+    " why. Absent before the first answer.",
+    (*GPU, "state"),
+)
 ASSIGNMENTS = Descriptor(
     "aim_gpu_partition_assignments", "gauge", "Replicas of claims that are placed on the partition.", PLACE
 )
@@ -162,7 +170,7 @@ def families(view: View) -> Iterator[Family]:
     )
     yield from _gpus(view.snapshot)
     yield from _partitions(view.snapshot)
-    yield from _memory(view)
+    yield from _memory(view.snapshot)
     yield POD.of([((pod.pod_uid, pod.model, *_place((pod.gpu, pod.index))), 1) for pod in view.pods])
 
 
@@ -230,9 +238,8 @@ def _partitions(snapshot: NodeSnapshot) -> Iterator[Family]:
     yield ASSIGNMENTS.of([(place, assigned[place[0], place[1], status.mode_epoch]) for place, status, _ in places])
 
 
-def _memory(view: View) -> Iterator[Family]:
-    snapshot = view.snapshot
-    units = reserved_units(snapshot)
+def _memory(snapshot: NodeSnapshot) -> Iterator[Family]:
+    units, epochs = reserved_units(snapshot), {one.gpu.pci_address: one.mode_epoch for one in snapshot.gpus}
     sizes = {
         (status.gpu.pci_address, partition.index): (status.mode_epoch, partition.memory_bytes)
         for status in snapshot.gpus
@@ -254,12 +261,20 @@ def _memory(view: View) -> Iterator[Family]:
     yield FINDING.of(
         [((*_place((one.gpu, one.index)), one.kind.value, one.claim or ""), 1) for one in snapshot.findings]
     )
+    yield PROBE.of(
+        [
+            ((gpu, state.value), int(probed.report.state is state))
+            for gpu, probed in snapshot.memory.gpus.items()
+            if gpu in epochs
+            for state in ProbeState
+        ]
+    )
     yield AVAILABLE.of(
         [
             (_place((gpu, memory.index)), memory.free_bytes)
-            for gpu, report in view.memory.items()
-            if report.state is ProbeState.READ
-            for memory in report.partitions
+            for gpu, probed in snapshot.memory.gpus.items()
+            if probed.report.state is ProbeState.READ and probed.mode_epoch == epochs.get(gpu)
+            for memory in probed.report.partitions
             if (gpu, memory.index) in sizes
         ]
     )

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from aimd.domain.metering import DispatchReading, PodPlace, Telemetry
 from aimd.domain.node import NodeSnapshot
-from aimd.domain.probe import ProbeReport
 from aimd.domain.traffic import TrafficBoard
 
 
@@ -19,7 +18,6 @@ class View:
         version: of aimd; `simulated`: the node is.
         dispatch: None while the service does not run, or could not be read.
         board: of the models, seconds old; None while there is none.
-        memory: what HIP said last, by PCI address.
         failing: checks of /healthz and /readyz that fail, with the reason; `checks` are the names of all.
         overdue_seconds: since the control loop has turned last.
         failures: events and effects that the control loop could not handle.
@@ -30,7 +28,6 @@ class View:
     snapshot: NodeSnapshot
     dispatch: DispatchReading | None = None
     board: TrafficBoard | None = None
-    memory: Mapping[str, ProbeReport] = field(default_factory=dict)
     telemetry: Telemetry = field(default_factory=Telemetry)
     pods: tuple[PodPlace, ...] = ()
     simulated: bool = False

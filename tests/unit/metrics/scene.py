@@ -17,6 +17,7 @@ from aimd.daemon.metering import meter_of
 from aimd.daemon.observing import readings_of
 from aimd.dispatch.core import NativeCore, cell_value, cells_of, histograms_of
 from aimd.dispatch.values import SECOND, Class, Limits, ModelConfig, Outcome, PartitionConfig
+from aimd.domain.accounting import ProbedGpu
 from aimd.domain.claim import ClaimSpec, QosClass, Slo
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.metering import BUCKETS_SECONDS, DispatchReading, PartitionMeter, PodPlace, Telemetry
@@ -99,17 +100,20 @@ def view() -> View:
     snapshot = asyncio.run(_snapshot())
     gpu, index = snapshot.claims[0].assignments[0].place
     holder = HolderRecord("llama", 0, 4711, 1, "serve", gpu=gpu, index=index, mode_epoch=snapshot.gpus[0].mode_epoch)
-    snapshot = replace(snapshot, claim_holders=(holder,))
-    dispatch, board = reading(snapshot)
-    memory = ProbeReport(
+    told = ProbeReport(
         ADDRESSES[0], ProbeState.READ, partitions=tuple(PartitionMemory(n, n * GIB, 24 * GIB) for n in range(8))
     )
+    asked = {
+        ADDRESSES[0]: ProbedGpu(told, 1.0, snapshot.gpus[0].mode_epoch),
+        ADDRESSES[1]: ProbedGpu(ProbeReport(ADDRESSES[1], ProbeState.HELD), 1.0, snapshot.gpus[1].mode_epoch),
+    }
+    snapshot = replace(snapshot, claim_holders=(holder,), memory=replace(snapshot.memory, gpus=asked))
+    dispatch, board = reading(snapshot)
     return View(
         version="0.1.0",
         snapshot=snapshot,
         dispatch=dispatch,
         board=board,
-        memory={ADDRESSES[0]: memory, ADDRESSES[1]: ProbeReport(ADDRESSES[1], ProbeState.HELD)},
         telemetry=Telemetry(
             {(ADDRESSES[0], 0): 0.25}, {ADDRESSES[0]: {"xcp_metrics": True}, ADDRESSES[1]: {"gpu_metrics": False}}
         ),

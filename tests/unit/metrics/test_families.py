@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from aimd.adapters.metrics import node_families, slo_families
 from aimd.adapters.metrics.collector import NodeCollector
 from aimd.adapters.metrics.family import Family, as_metric
@@ -9,13 +11,14 @@ from aimd.adapters.metrics.instruments import Instruments
 from aimd.adapters.metrics.labels import ModelLabels
 from aimd.adapters.metrics.model_families import folded
 from aimd.adapters.metrics.view import View
-from aimd.domain.accounting import FindingKind, MemoryBoard, MemoryFinding, PartitionAccount
+from aimd.domain.accounting import FindingKind, MemoryBoard, MemoryFinding, PartitionAccount, ProbedGpu
 from aimd.domain.budget import budget_eaters
 from aimd.domain.claim import Assignment, Claim, ClaimSpec, QosClass, Slo
 from aimd.domain.gpu import Gpu, Holder, Partition
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.metering import BUCKETS_SECONDS, ClassMeter, DispatchReading, Histogram, ModelMeter
 from aimd.domain.node import GpuStatus, NodeSnapshot
+from aimd.domain.probe import PartitionMemory, ProbeReport, ProbeState
 from aimd.domain.serving import PartitionKey
 from aimd.domain.slo import Counted, Objective
 from aimd.planning.slo import WINDOWS, compliance_of
@@ -67,6 +70,21 @@ def test_a_node_that_could_not_be_read_uses_an_unknown_amount():
         absent = {"aim_gpu_partition_memory_used_bytes", "aim_gpu_partition_memory_unattributed_bytes"} - names(found)
         assert len(absent) == unknown
     assert "aim_gpu_partition_memory_used_bytes" not in names(seen(View("1", snapshot(there, ready=False))))
+
+
+@pytest.mark.parametrize("state", ProbeState)
+def test_how_asking_hip_has_ended_is_one_state_and_free_memory_is_of_the_present_mode(state):
+    there = Partition(0, 128, 8, 8 * MIB)
+    partitions = (PartitionMemory(0, MIB, 8 * MIB),) if state is ProbeState.READ else ()
+    report = ProbeReport(GPU, state, partitions=partitions)
+    for epoch in (0, 7):
+        board = MemoryBoard(gpus={GPU: ProbedGpu(report, 1.0, epoch), "0000:27:00.0": ProbedGpu(report, 1.0, 0)})
+        found = seen(View("1", snapshot(there, memory=board)))
+        states = {key: value for key, value in found.items() if key[0] == "aim_gpu_memory_probe_state"}
+        assert {key[2] for key, value in states.items() if value} == {state.value}
+        assert len(states) == len(ProbeState), "a GPU that is not there has none"
+        free = found.get(("aim_gpu_partition_memory_available_bytes", GPU, "0"))
+        assert free == (MIB if state is ProbeState.READ and epoch == 0 else None)
 
 
 def test_without_the_dispatch_service_nothing_is_told_of_it():
