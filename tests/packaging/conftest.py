@@ -1,5 +1,6 @@
 """aimd as its distributions bring it to each Python of this machine. Both are built once and kept (tests/systemd/tree.py)."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -24,10 +25,10 @@ def pytest_collection_modifyitems(items):
 def interpreter(version):
     """Of this version, `3.12`; None if there is none."""
     candidates = [sys.executable] if sys.version_info[:2] == tuple(map(int, version.split("."))) else []
-    homes = sorted(
-        Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv").glob(f"versions/{version}.*/bin/python")
-    )
-    candidates += [*map(str, homes), f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"]
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    with contextlib.suppress(PermissionError):  # somebody else's
+        candidates += map(str, sorted(pyenv.glob(f"versions/{version}.*/bin/python")))
+    candidates += [f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"]
     return next((path for path in candidates if has_what_is_needed(path)), None)
 
 
@@ -51,10 +52,10 @@ def distributions():
         builder = folder / "builder"
         tree.done(sys.executable, "-m", "venv", builder)
         tree.done(builder / "bin/pip", "install", "--quiet", "build")
-        tree.done(
-            builder / "bin/python", "-m", "build", "--outdir", folder, tree.PROJECT, env={**os.environ, **QUICKLY}
-        )
+        command = [builder / "bin/python", "-m", "build", "--outdir", folder, tree.sources(folder)]
+        tree.done(*command, env={**os.environ, **QUICKLY})
         shutil.rmtree(builder)
+        shutil.rmtree(folder / "sources")
         tree.keep(folder, wanted)
     return wanted
 
@@ -71,7 +72,7 @@ def installed(request, distributions):
         (source,) = distributions.glob("*.whl" if python == sys.executable else "*.tar.gz")
         tree.done(python, "-m", "venv", wanted)  # in its place: a virtual environment cannot be moved
         environ = {**os.environ, **QUICKLY}
-        tree.done(wanted / "bin/python", "-m", "pip", "install", "--quiet", source, env=environ, cwd="/")
+        tree.done(wanted / "bin/python", "-I", "-m", "pip", "install", "--quiet", source, env=environ, cwd="/")
         complete.touch()
         tree.forget_old(wanted, 2)
     return wanted / "bin"

@@ -37,7 +37,7 @@ def daemon(installed, tmp_path):
             return result.stdout
 
         try:
-            until((run / "aimd.sock").exists, "there is no API")
+            until((run / "aimd.sock").exists, (tmp_path / "log").read_text)
             yield done
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, (tmp_path / "log").read_text()

@@ -60,7 +60,7 @@ def package():
     wanted = CACHE / f"aimd-{digest()}.deb"
     if not wanted.exists():
         folder = fresh(wanted)
-        found = done(sys.executable, PROJECT / "systemd/deb/build.py", "--output", folder).strip()
+        found = done(sys.executable, sources(folder) / "systemd/deb/build.py", "--output", folder).strip()
         keep(Path(found), wanted)
         shutil.rmtree(folder)
     return wanted
@@ -81,8 +81,11 @@ def repacked(package, folder, version):
 
 
 def fresh(wanted):
-    """Where to make it."""
+    """Where to make it; what runs that have ended have left half done is removed."""
     CACHE.mkdir(parents=True, exist_ok=True)
+    for left in CACHE.glob("[0-9]*-*"):
+        if not Path(f"/proc/{left.name.partition('-')[0]}").exists():
+            _remove(left)
     return wanted.with_name(f"{os.getpid()}-{wanted.name}")
 
 
@@ -100,15 +103,33 @@ def keep(made, wanted):
 def forget_old(wanted, number=KEPT):
     kind = wanted.name.partition("-")[0]
     for old in sorted(CACHE.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)[:-number]:
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+        _remove(old)
 
 
-def digest():
-    """Of what packages and distributions are made of."""
-    found = hashlib.sha256()
+def _remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def ingredients():
+    """Files that packages and distributions are made of."""
     for name in INGREDIENTS:
         top = PROJECT / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if path.is_file() and path.suffix not in (".so", ".pyc", ".c"):
-                found.update(f"{path.relative_to(PROJECT)}\0".encode() + path.read_bytes() + b"\0")
+                yield path
+
+
+def sources(folder):
+    """A copy of them: a build writes beside its sources, where another one may be at work, or nobody may write."""
+    for path in ingredients():
+        target = folder / "sources" / path.relative_to(PROJECT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return folder / "sources"
+
+
+def digest():
+    found = hashlib.sha256()
+    for path in ingredients():
+        found.update(f"{path.relative_to(PROJECT)}\0".encode() + path.read_bytes() + b"\0")
     return found.hexdigest()[:16]
