@@ -43,20 +43,22 @@ class Expectation:
 
     Args:
         at: when the panel is looked at; window: seconds that it looks back.
+        edge: seconds for which it is open whether something was in the window.
     """
 
-    def __init__(self, truth: Truth, at: float, window: float) -> None:
+    def __init__(self, truth: Truth, at: float, window: float, edge: float = EDGE_SECONDS) -> None:
         self.truth = truth
         self.at = at
         self.window = window
+        self._edge = edge
 
     def rate(self, times: Iterable[float]) -> Bounds:
         """Per second, of what happened at these times."""
         found = list(times)
         start = self.at - self.window
-        sure = sum(start + EDGE_SECONDS < time <= self.at - EDGE_SECONDS for time in found)
-        may = sum(start - EDGE_SECONDS < time <= self.at + EDGE_SECONDS for time in found)
-        inside = self.window - 2 * EDGE_SECONDS
+        sure = sum(start + self._edge < time <= self.at - self._edge for time in found)
+        may = sum(start - self._edge < time <= self.at + self._edge for time in found)
+        inside = self.window - 2 * self._edge
         # Extrapolated from what was seen: steady streams come out right, single events up to a scrape's weight wrong.
         return Bounds(sure / self.window * (1 - EXTENSION), may / inside * (1 + EXTENSION))
 
@@ -79,8 +81,8 @@ class Expectation:
     def quantile(self, q: float, spans: Callable[[float, float], list[tuple[float, float]]]) -> Bounds:
         """`spans` gives the bounds of the latencies of a time. The ranks of the window's edges are left open."""
         start = self.at - self.window
-        inner = spans(start + EDGE_SECONDS, self.at - EDGE_SECONDS)
-        outer = spans(start - EDGE_SECONDS, self.at + EDGE_SECONDS)
+        inner = spans(start + self._edge, self.at - self._edge)
+        outer = spans(start - self._edge, self.at + self._edge)
         edges = len(outer) - len(inner)
         low = quantile_bounds(outer, max(0.0, q - edges / len(outer)), BUCKETS_SECONDS)[0]
         high = quantile_bounds(outer, min(1.0, q + edges / len(outer)), BUCKETS_SECONDS)[1]
@@ -89,7 +91,7 @@ class Expectation:
     def slots(self, model: str) -> Bounds:
         """The mean of the model's running leases."""
         mean = self.truth.slot_seconds(model, self.at - self.window, self.at) / self.window
-        return about(mean, relative=0.1, absolute=2 * EDGE_SECONDS / self.window)
+        return about(mean, relative=0.1, absolute=2 * self._edge / self.window)
 
 
 def differences(found: Mapping[Name, float], expected: Mapping[Name, Bounds]) -> dict[Hashable, object]:

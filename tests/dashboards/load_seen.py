@@ -23,6 +23,7 @@ from tests.hip.conftest import Stubs
 from tests.integration.test_metrics import free_port
 
 SCRAPE_SECONDS, LOAD_SECONDS, REST_SECONDS = 0.5, 30.0, 3.0
+WINDOW = 15  # seconds of rates
 OLD_SECONDS = 0.25  # as old may a page be, and what it knows of a release (which nobody waits for)
 SLOW_SECONDS = 0.5  # as long may a scrape take
 SAMPLE_AGE_SECONDS = 5.0  # of what the daemon samples every 2 s, at most
@@ -49,7 +50,8 @@ class Process:
 @dataclass(frozen=True)
 class Seen:
     """`during`: an instant near the end of the load, at which no operator does anything, and what the daemon was then;
-    `after`: when all was quiet and had been scraped.
+    `busy` is the share of a processor that
+    it had before. `after`: when all was quiet and had been scraped.
     """
 
     api: PrometheusApi
@@ -57,6 +59,7 @@ class Seen:
     during: float
     after: float
     process: Process
+    busy: float
 
     @property
     def seconds(self) -> float:
@@ -91,13 +94,16 @@ def seen(tmp_path_factory) -> Iterator[Seen]:
             server.start()
             time.sleep(2 * SCRAPE_SECONDS)
             scene.load()
-            time.sleep(LOAD_SECONDS - REST_SECONDS)
+            time.sleep(LOAD_SECONDS - WINDOW)
+            before, began = Process.read(scene.daemon.pid), time.time()
+            time.sleep(WINDOW - REST_SECONDS)
             scene.rest()
             time.sleep(REST_SECONDS)
             during, process = time.time(), Process.read(scene.daemon.pid)
+            busy = (process.processor_seconds - before.processor_seconds) / (during - began)
             truth = scene.quiet()
             time.sleep(SAMPLE_AGE_SECONDS + 2 * SCRAPE_SECONDS)
-            yield Seen(server.api, truth, during, time.time(), process)
+            yield Seen(server.api, truth, during, time.time(), process, busy)
         finally:
             scene.close()
             server.close()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.dashboards.expected_values import Expectation, differences
-from tests.dashboards.load_seen import PLACES, Seen, latencies
+from tests.dashboards.load_seen import PLACES, WINDOW, Seen, latencies
 from tests.dashboards.load_truth import Request
 
-WINDOW = 15
 BAD = ("failed", "lost", "revoked", "expired", "queue_full_model")
 
 
