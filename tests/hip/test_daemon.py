@@ -16,6 +16,7 @@ import pytest
 from aimd.sim.client import SimClient
 from tests.e2e.programs import Daemon
 from tests.hip.simulated import client
+from tests.integration.unix_http import ask
 
 
 @pytest.fixture
@@ -145,19 +146,37 @@ def test_an_operator_is_told_who_is_in_the_way_and_the_switch_waits_for_it(stubs
     assert done.returncode == 0, done.stderr
 
 
+def states(daemon: Daemon) -> list[str]:
+    """By the metrics page, the state of each GPU's probe."""
+    page = ask(daemon.runtime / "metrics.sock", "/metrics").body.decode()
+    return re.findall(r'^aim_gpu_memory_probe_state\{.*state="(.*)"\} 1$', page, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
-    ("flavour", "told"),
+    ("library", "state", "told", "verdict"),
     [
-        ("STUB_FAULT=FAULT_CRASH", "memory by HIP is crashed: the helper died of SIGSEGV inside HIP"),
-        ("STUB_FAULT=FAULT_FREE", "memory by HIP is implausible: HIP's answer cannot be true: device 0000:05:00.0"),
-        ("STUB_FAULT=FAULT_DEVICES", "memory by HIP is implausible: HIP's answer cannot be true: device 0000:05:00.0"),
-        (None, "memory by HIP is no-library: /nowhere/libamdhip64.so: cannot open shared object file"),
+        ("STUB_FAULT=FAULT_CRASH", "crashed", "the helper died of SIGSEGV inside HIP", "fail"),
+        ("STUB_FAULT=FAULT_FREE", "implausible", "HIP's answer cannot be true: device 0000:05:00.0 has ", "fail"),
+        ("STUB_FAULT=FAULT_DEVICES", "implausible", "HIP's answer cannot be true: device 0000:05:00.0 is ", "fail"),
+        ("absent", "no-library", "/nowhere/libamdhip64.so: cannot open shared object file", "warn"),
+        ("wrong", "wrong-library", "{library}: it has no hipInit, hipGetDeviceCount, ", "fail"),
     ],
 )
-def test_a_library_that_is_unfit_is_told_once_and_does_no_harm(stubs, start, flavour: str | None, told: str) -> None:
-    daemon = start(stubs.build(flavour) if flavour else Path("/nowhere/libamdhip64.so"))
-    eventually(lambda: told in daemon.log)
-    time.sleep(0.5)
+def test_a_library_that_is_unfit_is_told_once_and_does_no_harm(
+    stubs, empty_library: Path, start, library: str, state: str, told: str, verdict: str
+) -> None:
+    others = {"absent": Path("/nowhere/libamdhip64.so"), "wrong": empty_library}
+    path = others[library] if library in others else stubs.build(library)
+    told = told.format(library=path)
+    daemon = start(path)
+    eventually(lambda: states(daemon) == [state] * 2)
+    assert f"memory by HIP is {state}: {told}" in daemon.log
+    doctor = daemon.aimctl("doctor")
+    [line] = [line for line in doctor.stdout.splitlines() if f"memory by HIP: {state}: {told}" in line]
+    assert line.startswith(f"{verdict}  ")
+    assert " -> " in line, "what can be done"
+    assert (doctor.returncode == 0) == (verdict == "warn")
+    time.sleep(0.3)
     assert daemon.log.count("memory by HIP is") <= 2
     assert daemon.aimctl("set-mode", "gpu0", "CPX").returncode == 0
     assert daemon.stop() == 0

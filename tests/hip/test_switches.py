@@ -15,13 +15,17 @@ from pathlib import Path
 import pytest
 
 from aimd.adapters.amdgpu.driver import AmdgpuDriver
+from aimd.adapters.metrics.node_families import families
+from aimd.adapters.metrics.view import View
 from aimd.adapters.processes import command_of
 from aimd.daemon.probing import Prober
+from aimd.doctor.library import probe_finding
 from aimd.domain.modes import PartitionMode
 from aimd.domain.plan import Reason
 from aimd.domain.probe import ProbeState
 from aimd.domain.switch import SwitchState
 from aimd.planning.policy import Policy
+from aimd.protocol.convert_memory import probe_message
 from aimd.sim.node import SimulatedNode
 from tests.fakes.node import running_node
 from tests.fakes.probe import FakeProbe
@@ -170,6 +174,31 @@ def test_a_helper_that_hangs_is_gone_before_the_write_and_is_told_to_nobody(stub
 
         asyncio.run(story())
     assert (counting.busy, counting.writes) == (0, 1)
+
+
+def test_a_library_that_hangs_is_told_and_does_no_harm(stubs, tmp_path: Path) -> None:
+    """As doctor and metrics have it; the deadline of a real daemon is half a minute."""
+    with node_in(tmp_path, count=2) as (sim, socket):
+
+        async def story() -> None:
+            probe = probe_of(sim, socket, stubs.build("STUB_FAULT=FAULT_HANG"), 0.3)
+            async with running_node(sim, probe=probe) as node:
+                prober = Prober(probe, lambda: node.snapshot, node.loop.changed, 300, node.loop.post)
+                async with prober.running():
+                    await node.until(lambda snapshot: len(snapshot.memory.gpus) == 2)
+                    [shown, other] = [probe_message(found) for found in node.snapshot.memory.gpus.values()]
+                    assert (shown.state, shown.message) == (other.state, other.message)
+                    page = list(families(View("1", node.snapshot)))
+                    assert (await node.switch((0, "CPX"))).state is SwitchState.COMMITTED
+            finding = probe_finding("gpu0", shown.state, shown.message)
+            assert finding[:3] == ("warn", "gpu0", "memory by HIP: timed-out: HIP has not answered within 0.3 s")
+            [states] = [
+                dict(family.samples) for family in page if family.descriptor.name == "aim_gpu_memory_probe_state"
+            ]
+            assert {key for key, value in states.items() if value} == {(gpu, "timed-out") for gpu in ADDRESSES[:2]}
+
+        asyncio.run(story())
+    assert sim.clients() == []
 
 
 def test_the_daemon_asks_every_gpu_and_again_after_a_switch(stubs, tmp_path: Path) -> None:
