@@ -18,6 +18,14 @@ DAEMON = (
         "Its metrics could not be read for 2 minutes. Leases that run go on, and new requests wait until it is back.",
     ),
     Alert(
+        "AimdAbsent",
+        'absent(up{job="aimd"})',
+        "10m",
+        "page",
+        "Prometheus knows no node of job {{ $labels.job }}",
+        "For 10 minutes it had nothing to scrape: no other alert of these can fire.",
+    ),
+    Alert(
         "AimdNotReady",
         "aim_node_ready == 0",
         "5m",
@@ -80,6 +88,14 @@ DAEMON = (
         "ticket",
         "A part of the metrics of aimd on {{ $labels.instance }} is missing: {{ $labels.collector }}",
         "It could not be read; what dashboards show of it is old or absent.",
+    ),
+    Alert(
+        "AimdModelsWithoutLabel",
+        grew("aim_metrics_label_overflow_total", "15m"),
+        "",
+        "ticket",
+        "There are more models on {{ $labels.instance }} than have metrics of their own",
+        "Those that came last are added up under model=other, and none of their objectives is watched.",
     ),
     Alert(
         "AimdLedgerCommitErrors",
@@ -193,6 +209,14 @@ DISPATCH = (
         "ticket",
         "{{ $value | humanizePercentage }} of the requests of {{ $labels.model }} on {{ $labels.instance }} get no lease",
         "For 10 minutes more than 5% ended without a lease against their client's will.",
+    ),
+    Alert(
+        "AimdThroughputBelowFloor",
+        'aim_model_slo_met{objective="throughput"} == 0',
+        "10m",
+        "ticket",
+        "Model {{ $labels.model }} on {{ $labels.instance }} is served more slowly than its claim asks for",
+        "While requests waited in the last hour, fewer a second ended than the claim's floor.",
     ),
 )
 

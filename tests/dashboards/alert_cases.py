@@ -100,6 +100,7 @@ CHANGE = {"from": "SPX/NPS1", "to": "CPX/NPS1", "result": "failed"}
 PAGE_LONG, PAGE_SHORT = 60, 5
 CASES = (
     state("AimdDown", "up", ON, 0, 2, good=1),
+    Case("AimdAbsent", {series("up", ON): "1x19 _x29 1x60"}, {"job": "aimd"}, (19, 33), (35, 48), (50, 100)),
     state("AimdNotReady", "aim_node_ready", ON, 0, 5, good=1),
     state("AimdHealthCheckFailed", "aim_health_check", ON, 0, 5, good=1, check="ledger"),
     Case(
@@ -115,6 +116,7 @@ CASES = (
     state("AimdControlLoopStalled", "aim_control_loop_idle_seconds", ON, 31, 1, good=29),
     *counter("AimdControlLoopFailures", "aim_control_loop_failures_total", ON, 15),
     *counter("AimdCollectorErrors", "aim_collector_errors_total", ON, 15, collector="dispatch"),
+    *counter("AimdModelsWithoutLabel", "aim_metrics_label_overflow_total", ON, 15),
     *counter("AimdLedgerCommitErrors", "aim_ledger_commits_total", ON, 10, result="error"),
     state("AimdLedgerRecovered", "aim_ledger_recoveries_total", ON, 1, 0, **LOST),
     state("AimdGpuNotReady", "aim_gpu_state", GPU, 1, 5, state="lost"),
@@ -170,6 +172,7 @@ CASES = (
         (40, 55),
         (75, 100),
     ),
+    state("AimdThroughputBelowFloor", "aim_model_slo_met", MODEL, 0, 10, good=1, objective="throughput"),
     *burn("AimdErrorBudgetBurn1H", {"reason": "failed"}, 0.2, 60, 5),
     *burn("AimdErrorBudgetBurn6H", {"reason": "failed"}, 0.08, 360, 30),
     *burn("AimdErrorBudgetBurn1D", {"reason": "failed"}, 0.04, 1440, 120),
