@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aimd.adapters.http.peer import Operators, peer_by_pid
-from aimd.adapters.processes import holder_of, start_time_of
+from aimd.adapters.processes import marked_holder_of, scope_holder_of, start_time_of
 from aimd.domain.serving import Caller
 
 
@@ -13,14 +13,17 @@ def caller_of(pid: int, start_time: int, uid: int, gid: int, operators: Operator
     """The process of this identity as it is now, None if it has ended (its pid may be another's).
 
     Its environment names the holder that it belongs to. Anybody can write that: it is believed where both run as the
-    same user, who could as well have had the holder itself ask.
+    same user, who could as well have had the holder itself ask. Its scope is the system manager's word.
     """
     peer = peer_by_pid(pid, uid)
     holders = {(pid, start_time)}
-    named = holder_of(pid)
+    named = marked_holder_of(pid)
     if named is not None and _uid_of(named[0]) == uid:
         holders.add(named)
     try:
+        placed = scope_holder_of(pid)
+        if placed is not None:
+            holders.add(placed)
         if start_time_of(pid) != start_time:
             return None
     except OSError:

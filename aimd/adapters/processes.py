@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aimd.domain.process import Process
+from aimd.domain.scope import holder_of_scope
 from aimd.errors import NotFoundError, UnreachableError
 from aimd.ports import Remains
 
@@ -60,8 +61,33 @@ def marker_of(pid: int, start_time: int) -> str:
     return f"{pid}:{start_time}"
 
 
-def holder_of(pid: int) -> tuple[int, int] | None:
-    """Pid and start time of the claim holder that a process belongs to by its environment, None if it tells of none."""
+def holder_of(pid: int) -> Identity | None:
+    """Pid and start time of the claim holder that a process belongs to, None if neither scope nor environment tells it."""
+    try:
+        placed = scope_holder_of(pid)
+    except OSError:
+        placed = None
+    return placed or marked_holder_of(pid)
+
+
+def scope_holder_of(pid: int) -> Identity | None:
+    """The holder whose scope the process is in: the system's manager has put it there, and it cannot leave by itself.
+
+    Raises:
+        OSError: no descriptors or no memory is left.
+    """
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text("utf-8", "replace").splitlines()
+    except OSError as error:
+        if error.errno in (*_GONE, *_HIDDEN):
+            return None
+        raise
+    path = next((line[3:] for line in groups if line.startswith("0::")), "")
+    return holder_of_scope(path)
+
+
+def marked_holder_of(pid: int) -> Identity | None:
+    """The holder that the environment of a process names, None if it names none."""
     prefix = f"{MARKER}=".encode()
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -75,9 +101,10 @@ def holder_of(pid: int) -> tuple[int, int] | None:
 class LinuxProcesses:
     """ports.Processes by /proc and pidfd_open(2).
 
-    A holder's processes are those that inherited its AIM_HOLDER (wherever they were reparented to) and those that were
-    seen below it in the process tree. Environments can be read by root and by the same user only. A process that
-    cleared its environment is missed if its parents ended within a second of its start.
+    A holder's processes are those in its scope (aimctl exec makes one where it may), those that inherited its AIM_HOLDER
+    (wherever they were reparented to) and those that were seen below it in the process tree. Environments can be read by
+    root and by the same user only. Outside of a scope, a process that cleared its environment is missed if its parents
+    ended within a second of its start.
     """
 
     def __init__(self) -> None:
@@ -233,17 +260,22 @@ def _children() -> dict[int, list[int]]:
 
 
 def _marked(holder: Identity) -> set[Identity]:
-    """Living processes whose environment names the holder; raises OSError if that cannot be told."""
+    """Living processes whose scope or environment names the holder; raises OSError if that cannot be told."""
     marker = f"{MARKER}={marker_of(*holder)}".encode()
     found = set()
     for pid in _pids():
-        try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError as error:
-            if error.errno in (*_GONE, *_HIDDEN):
-                continue
-            raise
-        start_time = start_time_of(pid) if marker in environment.split(b"\0") else None
+        of_it = marker in _environment(pid).split(b"\0") or scope_holder_of(pid) == holder
+        start_time = start_time_of(pid) if of_it else None
         if start_time is not None:
             found.add((pid, start_time))
     return found
+
+
+def _environment(pid: int) -> bytes:
+    """Empty if the process has ended, or may not be looked at; raises OSError if that cannot be told."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError as error:
+        if error.errno in (*_GONE, *_HIDDEN):
+            return b""
+        raise

@@ -90,13 +90,33 @@ def _numbers(root: str) -> list[int]:
     return sorted(int(name) for name in os.listdir(f"{root}/{TOPOLOGY}/nodes") if name.isdigit())  # noqa: PTH208 - as below
 
 
+def render_minor(root: str, partition: str) -> int | None:
+    """Minor number of the partition's render node, None if that is hidden, not there or cannot be read now."""
+    try:
+        for node in _numbers(root):
+            properties = _properties(root, node)
+            if properties is not None and _name(properties) == partition:
+                return int(properties.get("drm_render_minor", 0)) or None
+    except (OSError, ValueError):
+        return None  # the driver rebuilds the tree
+    return None
+
+
 def _partition(root: str, node: int) -> str | None:
     """The node's partition, "" for a CPU, None for a node that is hidden (EPERM)."""
+    properties = _properties(root, node)
+    return None if properties is None else _name(properties)
+
+
+def _properties(root: str, node: int) -> dict[str, str] | None:
     try:
         lines = _read(f"{root}/{TOPOLOGY}/nodes/{node}/properties").splitlines()
     except PermissionError:
         return None
-    properties = dict(line.split(" ", 1) for line in lines if " " in line)
+    return {name: value for name, _, value in (line.partition(" ") for line in lines) if value}
+
+
+def _name(properties: Mapping[str, str]) -> str:
     if int(properties.get("simd_count", 0)) == 0:
         return ""
     # location_id is bus << 8 | devfn, and its low three bits, which are 0 on these GPUs, have the partition's index.

@@ -5,43 +5,96 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import click
 
 from aimd.ctl.completing import claim_names
-from aimd.ctl.environment import variables
-from aimd.ctl.fields import text
+from aimd.ctl.environment import render_minor, variables
+from aimd.ctl.fencing import Scope, System, enter, run
+from aimd.ctl.fields import required, text
 from aimd.ctl.session import Session, segment
+from aimd.domain.scope import scope_name
+from aimd.errors import DeniedError
 
 COMMAND_LIMIT = 200  # characters that the daemon keeps
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells and env(1) have it
 
-# The environment chooses a device, it does not fence the others: whoever opens /dev/kfd is a client of each GPU that
-# its device cgroup allows, until it ends, and the driver switches no GPU with a client.
-NOTE = (
-    "note: {claim} is to use {partition}. The environment alone does not fence it off: a process that uses HIP is a KFD "
-    "client of every GPU that its device cgroup allows, and blocks their mode switches until it ends."
+FENCED = "note: {claim} uses {partition} behind a device fence: {scope} allows /dev/kfd and this partition alone."
+# The environment chooses a device, it does not fence the others.
+UNFENCED = (
+    "note: {claim} is to use {partition}, by its environment alone: {reason}. Without a fence, a process that uses HIP is a "
+    "KFD client of every GPU that its device cgroup allows, and blocks their mode switches until it ends."
 )
 
 
 @click.command(name="exec", context_settings={"ignore_unknown_options": False})
 @click.argument("claim", metavar="NAME", shell_complete=claim_names)
 @click.option("--replica", type=click.IntRange(min=0), help="Else the first that nobody holds.")
+@click.option(
+    "--fence",
+    type=click.Choice(["auto", "require", "none"]),
+    default="auto",
+    show_default=True,
+    help="Allow no other GPU's device; `auto` goes without where that is not possible.",
+)
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
-def exec_(session: Session, claim: str, *, replica: int | None, command: tuple[str, ...]) -> None:
+def exec_(session: Session, claim: str, *, replica: int | None, fence: str, command: tuple[str, ...]) -> None:
     """Run COMMAND as a process of the claim NAME, with the environment of its partition.
 
-    The process is the claim's holder until it ends. Exit codes are COMMAND's; 127 if it is not found, 126 if it cannot
-    be executed.
+    The process is the claim's holder until it ends. Where the caller may (root, with systemd and cgroup v2), it runs in
+    a scope of its own that can open no other GPU. Exit codes are COMMAND's; 127 if it is not found, 126 if it cannot be
+    executed.
     """
     path = f"/v1/claims/{segment(claim)}/holders/{os.getpid()}"
     body: dict[str, object] = {"command": " ".join(command)[:COMMAND_LIMIT]}
     answer = session.client.put(path, body if replica is None else {**body, "replica": replica})
-    environment = {**os.environ, **variables(answer)}
-    click.echo(NOTE.format(claim=text(answer, "claim"), partition=text(answer, "partition")), err=True)
+    note = fenced(answer, fence)
+    environment = {**os.environ, **variables(answer)}  # behind the fence, where ordinals are others
+    click.echo(note, err=True)
     become(command, environment)
+
+
+def fenced(answer: Mapping[str, Any], fence: str) -> str:
+    """Put this process behind the fence as far as that is wished and possible; what to tell the user of it.
+
+    Raises:
+        DeniedError: it is required and not possible.
+    """
+    claim, partition = text(answer, "claim"), text(answer, "partition")
+    scope = _scope(answer)
+    if fence == "none":
+        reason: str | None = "--fence none asks for no fence"
+    else:
+        reason = scope if isinstance(scope, str) else enter(scope, System(run))
+    if reason is None and isinstance(scope, Scope):
+        return FENCED.format(claim=claim, partition=partition, scope=scope.name)
+    if fence == "require":
+        raise DeniedError(
+            f"{claim} cannot be fenced off on {partition}: {reason}",
+            code="no_fence",
+            hint="--fence auto runs it by its environment alone",
+        )
+    return UNFENCED.format(claim=claim, partition=partition, reason=reason)
+
+
+def _scope(answer: Mapping[str, Any]) -> Scope | str:
+    """The scope for this process as the holder that the daemon knows, or why there is none."""
+    claim, partition, holder = text(answer, "claim"), text(answer, "partition"), answer.get("holder")
+    root = required(answer, "sysfs_root")
+    if root is None:
+        return "the node is simulated and has no devices"
+    if os.path.realpath(str(root)) != "/sys":
+        return "its GPUs are not those of this machine's /sys"
+    pid, _, start_time = str(holder).partition(":")
+    if pid != str(os.getpid()) or not start_time.isdigit():
+        return "aimd does not know this process by its own number"
+    minor = render_minor(str(root), partition)
+    if minor is None:
+        return "its render node is not known"
+    return Scope(scope_name(claim, int(pid), int(start_time)), claim, int(pid), minor)
 
 
 def become(command: tuple[str, ...], environment: dict[str, str]) -> NoReturn:

@@ -67,7 +67,7 @@ def test_a_reader_that_goes_away_ends_the_command(api: FakeApi, socket_path: Pat
 
 def test_the_note_says_what_the_environment_does_not_do(api: FakeApi, socket_path: Path) -> None:
     (note,) = aimctl_exec(socket_path, "llama", "--", "true").stderr.splitlines()
-    assert note.startswith("note: llama is to use 0000:05:00.0/0. The environment alone does not fence it off")
+    assert note.startswith("note: llama is to use 0000:05:00.0/0, by its environment alone: the node is simulated")
     assert "KFD client of every GPU" in note
 
 

@@ -86,7 +86,9 @@ MORE = {
     "slo_columns.py": LEAVES,
     "claiming.py": LEAVES,
     "layouts.py": {"aimd.config"},
-    "checking.py": {f"aimd.doctor.{name}" for name in ("finding", "files", "preflight", "reading")},
+    "checking.py": {f"aimd.doctor.{name}" for name in ("finding", "files", "preflight", "reading")}
+    | {f"aimd.doctor.{name}" for name in ("commands", "unit_reading", "units")},
+    "executing.py": {"aimd.domain.scope"},
     "examination.py": {"aimd.doctor.finding", "aimd.doctor.library"},
     "gating.py": {"aimd.dispatch.gate.settings", "aimd.dispatch.gate.server"},  # the latter when the gate runs
 }
