@@ -42,12 +42,12 @@ def doctor(context: click.Context, *, preflight: bool, root: Path | None, fmt: s
     else:
         try:
             answers = ask(context.obj.client)
-            found = examine(answers) + access_findings(answers)
+            found = examine(answers) + access_findings(answers) + _of_units(answers)
         except UnreachableError as error:
             if error.code != UnreachableError.code:
                 raise
             hint = f"{error.hint}; without it: aimctl doctor --preflight" if error.hint else None
-            found, code = [Finding(FAIL, "daemon", error.message, hint)], exits.of_error(error)
+            found, code = [Finding(FAIL, "daemon", error.message, hint), *of_units()], exits.of_error(error)
     click.echo(findings_text(found, fmt), nl=False)
     context.exit(code or (Exit.REFUSED if any(each.result == FAIL for each in found) else Exit.OK))
 
@@ -74,7 +74,7 @@ def preflight_findings(root: Path) -> list[Finding]:
     from aimd.doctor.preflight import findings  # noqa: PLC0415
     from aimd.doctor.reading import read_facts  # noqa: PLC0415
 
-    return findings(read_facts(OsFiles(root), root))
+    return findings(read_facts(OsFiles(root), root)) + (of_units() if root.resolve() == SYSTEM else [])
 
 
 def access_findings(answers: Answers) -> list[Finding]:
@@ -86,6 +86,20 @@ def access_findings(answers: Answers) -> list[Finding]:
     from aimd.doctor.reading import read_facts  # noqa: PLC0415
 
     return access(read_facts(OsFiles(SYSTEM), SYSTEM))
+
+
+def of_units() -> list[Finding]:
+    """What systemd tells of the daemon's units on this machine."""
+    from aimd.doctor.commands import run  # noqa: PLC0415 - see above
+    from aimd.doctor.unit_reading import read_unit  # noqa: PLC0415
+    from aimd.doctor.units import unit_findings  # noqa: PLC0415
+
+    return unit_findings(read_unit(run))
+
+
+def _of_units(answers: Answers) -> list[Finding]:
+    """Of a simulated node's daemon, which somebody started for a try, there is nothing to tell."""
+    return of_units() if required(answers.node, "simulated") is None else []
 
 
 def findings_text(found: list[Finding], fmt: str) -> str:
