@@ -78,17 +78,17 @@ def key(labels: dict[str, str]) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def seen(tmp_path_factory) -> Iterator[Seen]:
-    binary, compiler = shutil.which("prometheus"), shutil.which("cc")
-    if binary is None or compiler is None:
-        pytest.skip("no prometheus, or no C compiler, here")
+def seen(promtool, tmp_path_factory) -> Iterator[Seen]:
+    binary, compiler = Path(promtool).with_name("prometheus"), shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
     with tempfile.TemporaryDirectory(prefix="aimd-") as folder:
         home, port = Path(folder), free_port()
         home.chmod(0o755)
         scene = Scene(home, port, Stubs(tmp_path_factory.mktemp("hip"), compiler).build())
         rules = tuple(sorted(DASHBOARDS.glob("*rules.y*ml")))
         data = tmp_path_factory.mktemp("prometheus")
-        server = ScrapingServer(Path(binary), data, free_port(), f"127.0.0.1:{port}", rules, SCRAPE_SECONDS)
+        server = ScrapingServer(binary, data, free_port(), f"127.0.0.1:{port}", rules, SCRAPE_SECONDS)
         try:
             scene.start()
             server.start()

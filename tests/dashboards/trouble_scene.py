@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aimd.adapters.metrics.labels import MOST_MODELS
 from aimd.dispatch import Client
 from aimd.sim.client import SimClient
 from tests.e2e.programs import AIMCTL, ROOT, Daemon
@@ -22,17 +23,19 @@ from tests.integration.unix_http import ask
 
 GIB = 1 << 30
 GPUS = ("0000:05:00.0", "0000:27:00.0", "0000:47:00.0", "0000:65:00.0")
-QUEUE_CAP, FAILED, RESTARTS = 8, 60, 3
-# Allocates more than the claim has reserved.
+QUEUE_CAP, FAILED, LATE, RESTARTS = 8, 30, 30, 3
+LATE_SECONDS = 0.05
+# Allocates so much on a partition of gpu0.
 GREEDY = """
-import sys, time
+import sys
 from aimd.sim.client import SimClient
 sim = SimClient()
 sim.join(["gpu0"])
-sim.use(sim.gpu_id("0000:05:00.0/0"), int(sys.argv[1]))
+sim.use(sim.gpu_id("0000:05:00.0/" + sys.argv[1]), int(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.read()
 """
+HOLDER = "import sys; print('ready', flush=True); sys.stdin.read()"
 
 
 class TroubleScene:
@@ -60,15 +63,20 @@ class TroubleScene:
 
     def start(self) -> None:
         self.daemon.start()
-        slo = ("--slo-latency", "0.5", "--slo-objective", "0.99")
+        slo = ("--slo-latency", str(LATE_SECONDS), "--slo-objective", "0.99")
         self._done("claim", "llama", "--memory", "4", "--compute", "CPX", "--partition", "gpu0/0", "--limit", "2", *slo)
-        self._done("claim", "gone", "--memory", "4", "--partition", "gpu0/1")
+        self._done("claim", "gone", "--memory", "4", "--partition", "gpu0/1", "--guarantee", "2")
+        self._done("claim", "released", "--memory", "4", "--partition", "gpu0/3")
 
     def run(self) -> None:
-        """All troubles, one after the other."""
+        """First none, then all troubles, one after the other."""
+        self._scraped()
+        self.instants["nothing"] = time.time()
+        self.instants["before"] = time.time() - 3600
         troubles = (
-            self.orphan, self.memory_overrun, self.burning, self.full_queue, self.failed_change, self.stuck_change,
-            self.failing_ledger, self.failed_reload, self.restarting, self.down,
+            self.orphan, self.memory_overrun, self.burning, self.full_queue, self.failed_change, self.unfit_settings,
+            self.stuck_change, self.left_behind, self.unattributed, self.failing_ledger, self.failed_reload,
+            self.many_models, self.restarting, self.broken_ledger, self.down,
         )  # fmt: skip
         for trouble in troubles:
             trouble()
@@ -88,28 +96,25 @@ class TroubleScene:
     # -- troubles ----------------------------------------------------------------------------------------------
 
     def memory_overrun(self) -> None:
-        server = self._process(*AIMCTL, "exec", "llama", "--", sys.executable, "-c", GREEDY, str(5 * GIB))
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
+        self._ready(*AIMCTL, "exec", "llama", "--", sys.executable, "-c", GREEDY, "0", str(5 * GIB))
         self._until(lambda: "memory_over_limit" in self._kinds() or any("over" in kind for kind in self._kinds()))
 
     def orphan(self) -> None:
         """A process that held a claim ended while no daemon was there: its place stays taken for a minute."""
-        command = (sys.executable, "-c", "import sys; print('ready', flush=True); sys.stdin.read()")
-        holder = self._process(*AIMCTL, "exec", "gone", "--", *command)
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "ready\n"
+        holder = self._ready(*AIMCTL, "exec", "gone", "--", sys.executable, "-c", HOLDER)
         self.daemon.stop(signal.SIGKILL)
         holder.kill()
         holder.wait()
         self.daemon.start()
 
     def burning(self) -> None:
-        """All requests of the model fail."""
+        """All requests of the model fail or are late."""
         self._client = Client(str(self.daemon.runtime / "dispatch.sock"))
         for _ in range(FAILED):
             self._client.acquire("llama", timeout=5).release(ok=False)
-            time.sleep(0.02)
+        for _ in range(LATE):
+            with self._client.lease("llama", timeout=5):
+                time.sleep(1.5 * LATE_SECONDS)
         time.sleep(2.5)  # the observer's sample
 
     def full_queue(self) -> None:
@@ -131,6 +136,16 @@ class TroubleScene:
             lambda: any(plan["state"] not in ("committed", "failed") for plan in self.daemon.get("plans")["plans"])
         )
 
+    def left_behind(self) -> None:
+        """A claim is released whose process goes on."""
+        self._ready(*AIMCTL, "exec", "released", "--", sys.executable, "-c", HOLDER)
+        self._done("release", "released")
+
+    def unattributed(self) -> None:
+        """A process of no claim uses memory."""
+        self._ready(sys.executable, "-c", GREEDY, "4", str(2 * GIB))
+        time.sleep(0.5)
+
     def failing_ledger(self) -> None:
         self._faults.write_text(f"{errno.EIO} pwrite fdatasync")
         self._process(*AIMCTL, "claim", "another", "--memory", "1", "--partition", "gpu0/2")
@@ -141,11 +156,31 @@ class TroubleScene:
         assert self.daemon.aimctl("reload").returncode != 0
         self._config.write_text(self._settings)
 
+    def unfit_settings(self) -> None:
+        """A partition has fewer slots than were promised."""
+        self._config.write_text("placement.slots_per_partition = 1\n" + self._settings)
+        self._done("reload")
+        self._scraped()
+        self._config.write_text(self._settings)
+
+    def many_models(self) -> None:
+        """More than have a label of their own."""
+        for number in range(MOST_MODELS):
+            answer = ask(self.daemon.socket, f"/v1/claims/m{number}", "PUT", {"memory_gb": 0.01, "partition": "gpu3/0"})
+            assert answer.status in (200, 201), answer
+
     def restarting(self) -> None:
         for _ in range(RESTARTS):
             self.daemon.stop(signal.SIGKILL)
             self.daemon.start()
             self._scraped()
+
+    def broken_ledger(self) -> None:
+        """A daemon finds a ledger that it cannot read, puts it aside and begins a new one."""
+        self.daemon.stop(signal.SIGKILL)
+        for path in self.daemon.state.glob("ledger.db*"):
+            path.write_bytes(b"no ledger" * 1000)
+        self.daemon.start()
 
     def down(self) -> None:
         self.daemon.stop()
@@ -160,6 +195,13 @@ class TroubleScene:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
         self._processes.append(subprocess.Popen(command, env=self.daemon.environment, cwd=ROOT, **pipes))
         return self._processes[-1]
+
+    def _ready(self, *command: str) -> subprocess.Popen[str]:
+        """A process that says when it is ready."""
+        process = self._process(*command)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
 
     def _kinds(self) -> list[str]:
         return [event["kind"] for event in self.daemon.get("events")["events"]]
