@@ -7,6 +7,7 @@ from enum import Enum
 
 from aimd.domain.modes import PartitionMode
 from aimd.domain.plan import Reason
+from aimd.domain.pod import PodRef
 
 
 class QosClass(str, Enum):
@@ -92,6 +93,27 @@ class Assignment:
         return (self.gpu, self.index)
 
 
+@dataclass(frozen=True, slots=True)
+class PodRequest:
+    """What a pod of the node asks for: a replica of a model.
+
+    `created` orders the pods of a model (RFC 3339): where they differ, the claim is as the newest one asks.
+    """
+
+    pod: PodRef
+    model: str
+    spec: ClaimSpec
+    created: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodReplica:
+    """The pod that is a replica of a claim."""
+
+    replica: int
+    pod: PodRef
+
+
 class ClaimState(str, Enum):
     """PLACED: every replica has its partition. SWITCHING: a mode change makes room. PENDING: waits for room."""
 
@@ -111,6 +133,7 @@ class Claim:
         owner_uid: uid of the peer that made it.
         change: mode change that makes room, while SWITCHING.
         reason, message: why it is PENDING.
+        pods: the pods that its replicas are, for a claim that pods have made; it lives as long as one of them.
     """
 
     name: str
@@ -122,6 +145,7 @@ class Claim:
     change: str | None = None
     reason: Reason | None = None
     message: str | None = None
+    pods: tuple[PodReplica, ...] = ()
 
     @property
     def waits_for(self) -> str:
@@ -133,10 +157,19 @@ class Claim:
         return "its GPU is not in the mode that it was placed in"
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers of its replicas: from 0 on, but for pods, which come and go."""
+        return tuple(one.replica for one in self.pods) or tuple(range(self.spec.replicas))
+
+    @property
     def missing(self) -> tuple[int, ...]:
         """Numbers of the replicas that have no place."""
         placed = {assignment.replica for assignment in self.assignments}
-        return tuple(number for number in range(self.spec.replicas) if number not in placed)
+        return tuple(number for number in self.numbers if number not in placed)
+
+    def replica_of(self, pod: str | None) -> int | None:
+        """Number of the replica that the pod of this UID is, None if it is none."""
+        return next((one.replica for one in self.pods if one.pod.uid == pod), None)
 
     def placed(self, assignments: tuple[Assignment, ...]) -> Claim:
         """The claim with these further places, PLACED when none is missing."""

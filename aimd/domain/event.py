@@ -13,7 +13,8 @@ TROUBLES = frozenset({
 })  # fmt: skip
 # All kinds; systemd/aimd.catalog explains each.
 KINDS = TROUBLES | {
-    "claim_placed", "claim_released", "claim_switching", "configuration_mended", "driver_reloaded", "gpu_added",
+    "claim_changed", "claim_placed", "claim_released", "claim_requested", "claim_switching", "configuration_mended",
+    "driver_reloaded", "gpu_added",
     "gpu_draining", "gpu_undrained", "ledger_migrated", "memory_drift_over", "memory_within_limit", "mode_changed",
     "orphan_released", "plan_accepted", "ready", "rebooted", "reloaded", "switch_committed", "switch_draining",
     "switch_rescanning", "switch_switching", "switch_verifying", "switch_waiting_for_clients",

@@ -9,11 +9,12 @@ from aimd.domain.claim import Claim
 from aimd.domain.event import Event as NodeEvent
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.ranges import ranges
-from aimd.errors import AimdError, NotFoundError
+from aimd.errors import AimdError, ConflictError, NotFoundError
 from aimd.planning import effects as fx
 from aimd.planning.claims import ClaimDesk, Wanted
 from aimd.planning.node_state import NodeState
 from aimd.planning.obstacles import process
+from aimd.planning.pod_claims import follow
 from aimd.planning.underway import NOTHING_UNDER_WAY, UnderWay
 
 Effects = tuple[fx.Effect, ...]
@@ -56,23 +57,53 @@ class ClaimEvents:
 
     def released(self, event: fx.ClaimReleased, now: fx.Instant) -> Effects:
         """Forget the claim. Processes that go on keep memory and slots reserved until they end; nobody is signalled."""
-        claim = self._desk.claims.pop(event.name, None)
+        claim = self._desk.claims.get(event.name)
         if claim is None:
             missing = NotFoundError(
                 f"claim {event.name!r} does not exist", code="unknown_claim", hint="aimctl get claims lists them"
             )
             return (fx.Reply(event.request, missing),)
-        own = [h for h in self._desk.holders.values() if h.claim == event.name and h.released_at is None]
+        if claim.pods:
+            names = ", ".join(str(one.pod) for one in claim.pods)
+            kept = ConflictError(
+                f"claim {claim.name} is that of pods and lives as long as they do: {names}",
+                code="claim_of_pods",
+                hint="delete the pods, or what makes them",
+            )
+            return (fx.Reply(event.request, kept),)
+        return (self._forget(claim, now), fx.Reply(event.request, claim))
+
+    def followed(self, event: fx.PodsSeen, now: fx.Instant) -> Effects:
+        """Claims as the node's pods ask for them; who has no place yet waits for one like any pending claim."""
+        desk = self._desk
+        found = follow(desk.claims, event.requests, now.wall, desk.policy.slots_per_partition)
+        effects: Effects = tuple(self._forget(claim, now) for claim in found.ended)
+        ended = {claim.name for claim in found.ended}
+        for name, replica in found.left:
+            if name not in ended:
+                effects += (fx.Commit(self._given_up(name, now, replica)),)
+        for claim in found.claims:
+            effects += self._keep(claim, "claim_changed" if claim.name in desk.claims else "claim_requested", now)
+        return effects
+
+    def _forget(self, claim: Claim, now: fx.Instant) -> fx.Commit:
+        del self._desk.claims[claim.name]
+        write = self._given_up(claim.name, now)
+        running = ", ".join(_living(holder) for holder in write.holders)
+        words = _places(claim) + (f"; reserved until it ends: {running}" if running else "")
+        note = NodeEvent("claim_released", claim.name, words, now.wall)
+        return fx.Commit(replace(write, released=(claim.name,), events=(note,)))
+
+    def _given_up(self, name: str, now: fx.Instant, replica: int | None = None) -> LedgerWrite:
+        """What becomes of the holders of a claim, or of a replica of it: the dead are forgotten, what the living have stays."""
+        holders = [h for h in self._desk.holders.values() if h.claim == name and h.released_at is None]
+        own = [holder for holder in holders if replica in (None, holder.replica)]
         gone = tuple(holder for holder in own if holder.ended_at is not None)
         left = tuple(replace(holder, released_at=now.wall) for holder in own if holder.ended_at is None)
         for holder in gone:
             del self._desk.holders[holder.pid, holder.start_time]
         self._desk.holders.update({(holder.pid, holder.start_time): holder for holder in left})
-        running = ", ".join(_living(holder) for holder in left)
-        words = _places(claim) + (f"; reserved until it ends: {running}" if running else "")
-        note = NodeEvent("claim_released", claim.name, words, now.wall)
-        write = LedgerWrite(released=(claim.name,), holders=left, holders_gone=gone, events=(note,))
-        return (fx.Commit(write), fx.Reply(event.request, claim))
+        return LedgerWrite(holders=left, holders_gone=gone)
 
     def joined(self, event: fx.HolderJoined, busy: Collection[str]) -> Effects:
         """Make the process a holder before it runs anything, and watch it."""

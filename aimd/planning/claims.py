@@ -11,6 +11,7 @@ from aimd.domain.ledger import HolderRecord, holders_on
 from aimd.domain.memory import nominal_units
 from aimd.domain.modes import PartitionMode
 from aimd.domain.plan import Blocker, Plan, Reason, Refusal, StepKind
+from aimd.domain.ranges import ranges
 from aimd.domain.switch import ModeChange, Switch, SwitchState
 from aimd.errors import ConflictError, NotFoundError, RefusedError
 from aimd.planning import effects as fx
@@ -140,6 +141,8 @@ class ClaimDesk:
             unswitchable=resting,
         )
         found = place(claim.name, claim.spec, node.observed, occupancy, claim.missing)
+        if isinstance(found, Refusal) and claim.pods:  # each is a pod of its own: it need not wait for the others
+            found = place(claim.name, claim.spec, node.observed, occupancy, claim.missing[:1])
         if isinstance(found, Refusal):
             return found
         placed = claim.placed(tuple(_dated(assignment, node) for assignment in found.assignments))
@@ -188,9 +191,9 @@ class ClaimDesk:
         claim = self.claims.get(name)
         if claim is None:
             raise NotFoundError(f"claim {name!r} does not exist", code="unknown_claim", hint="aimctl get claims")
-        if replica is not None and not 0 <= replica < claim.spec.replicas:
+        if replica is not None and replica not in claim.numbers:
             raise NotFoundError(
-                f"claim {name} has no replica {replica}, it has {claim.spec.replicas}, counted from 0",
+                f"claim {name} has no replica {replica}, it has {ranges(claim.numbers)}",
                 code="unknown_replica",
             )
         known = self.holders.get((pid, event.start_time))
@@ -322,16 +325,13 @@ def _arrived(claim: Claim, change: ModeChange, node: NodeState) -> Claim:
             places.append(assignment)
         elif gpu is not None and gpu.compute_mode is wish.compute and memory in (None, gpu.memory_mode):
             places.append(_dated(assignment, node))
+    there = replace(claim, assignments=tuple(places), change=None)
+    if not there.missing:
+        return replace(there, state=ClaimState.PLACED)
+    words = "its GPU has left the mode that it was switched to; the claim is placed again when there is room"
     if len(places) == len(claim.assignments):
-        return replace(claim, state=ClaimState.PLACED, assignments=tuple(places), change=None)
-    return replace(
-        claim,
-        state=ClaimState.PENDING,
-        assignments=tuple(places),
-        change=None,
-        reason=Reason.NO_ROOM,
-        message="its GPU has left the mode that it was switched to; the claim is placed again when there is room",
-    )
+        words = "not all of its pods have a place yet"
+    return replace(there, state=ClaimState.PENDING, reason=Reason.NO_ROOM, message=words)
 
 
 def _failed(change: ModeChange | None) -> Switch | None:

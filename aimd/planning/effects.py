@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aimd.domain.claim import Claim, ClaimSpec
+from aimd.domain.claim import Claim, ClaimSpec, PodRequest
 from aimd.domain.gpu import Holder, Observed
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
@@ -113,6 +113,13 @@ class ClaimReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class PodsSeen:
+    """All pods of this node that ask for a partition, as the cluster has them now; others ask no more."""
+
+    requests: tuple[PodRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DrainingSet:
     """An operator closes a GPU for new claims, or opens it again."""
 
@@ -208,6 +215,7 @@ Event = (
     | Submitted
     | ClaimRequested
     | ClaimReleased
+    | PodsSeen
     | DrainingSet
     | HolderJoined
     | HolderEnded

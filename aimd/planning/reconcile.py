@@ -6,7 +6,7 @@ not hold the lock. aimd never reloads the driver.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,7 @@ from aimd.planning.wishes import OpenWishes, kept_wishes, left_meanwhile, unused
 Effects = tuple[fx.Effect, ...]
 REBOOTED = "the machine was rebooted since aimd ran last"
 Holders = tuple[Holder, ...]
+Modes = Iterable[tuple[str, PartitionMode]]  # by PCI address
 
 
 class Reconciler:
@@ -73,8 +74,8 @@ class Reconciler:
             fx.Submitted: self._submitted,
             fx.Reconfigured: self._reconfigured,
             fx.ClaimRequested: self._claim_requested,
-            fx.ClaimReleased: self._claim_released,
-            fx.PodsSeen: self._pods_seen,
+            fx.ClaimReleased: lambda event, now: self._changed(self._claim_events.released(event, now), now),
+            fx.PodsSeen: lambda event, now: self._changed(self._claim_events.followed(event, now), now),
             fx.DrainingSet: self._draining_set,
             fx.HolderJoined: lambda event, _: self._answered(self._claim_events.joined(event, self._under_way.gpus)),
             fx.HolderEnded: lambda event, now: (*self._claim_events.ended(event, now), *self._publish()),
@@ -239,22 +240,15 @@ class Reconciler:
             return (fx.Reply(event.request, error),)
         if planned.refusals:
             return (fx.Reply(event.request, PlanRefusedError(planned)),)
-        change = self._new_change(event, planned, now, "client")
+        change = replace(self._new_change(event.name, "client", event.wishes, planned, now), requester_uid=event.uid)
+        if event.wait_seconds is not None:
+            change = replace(change, wait_seconds=event.wait_seconds)
         kept = self._keep(change, now, "plan_accepted", f"{len(change.switches)} switch(es) planned")
         return (*self._answered((*kept, fx.Reply(event.request, change))), *self._begin(change, now))
 
-    def _new_change(self, event: fx.Submitted, planned: Plan, now: fx.Instant, origin: str) -> ModeChange:
-        wait = self._policy.wait_seconds if event.wait_seconds is None else event.wait_seconds
-        return ModeChange(
-            name=event.name,
-            origin=origin,
-            wishes=event.wishes,
-            switches=tuple(Switch(step) for step in planned.steps),
-            boot_id=self._boot_id,
-            created_at=now.wall,
-            wait_seconds=wait,
-            requester_uid=event.uid if origin != "wish" else None,
-        )
+    def _new_change(self, name: str, origin: str, wishes: Modes, planned: Plan, now: fx.Instant) -> ModeChange:
+        switches = tuple(Switch(step) for step in planned.steps)
+        return ModeChange(name, origin, tuple(wishes), switches, self._boot_id, now.wall, self._policy.wait_seconds)
 
     def _keep(
         self, change: ModeChange, now: fx.Instant, kind: str, words: str, claims: tuple[Claim, ...] = ()
@@ -342,7 +336,7 @@ class Reconciler:
         if not planned.steps:
             return told
         name = unused(f"wish-{self._boot_id[:8]}-{now.wall:.3f}", node.changes)
-        change = self._new_change(fx.Submitted(0, name, tuple(wishes.items()), None, 0), planned, now, "wish")
+        change = self._new_change(name, "wish", wishes.items(), planned, now)
         return (*told, *self._keep(change, now, "plan_accepted", "the GPUs are idle"), *self._begin(change, now))
 
     # -- claims ----------------------------------------------------------------------------------------------
@@ -361,7 +355,7 @@ class Reconciler:
         planned = self.plan(switches)
         if planned.refusals:
             return (fx.Reply(request, PlanRefusedError(planned)),) if request else ()
-        change = self._new_change(fx.Submitted(request, name, switches, None, claim.owner_uid), planned, now, "claim")
+        change = replace(self._new_change(name, "claim", switches, planned, now), requester_uid=claim.owner_uid)
         claim = replace(claim, change=name)
         self._desk.claims[claim.name] = claim
         words = f"makes room for claim {claim.name}"
@@ -369,15 +363,9 @@ class Reconciler:
         reply: Effects = (fx.Reply(request, claim),) if request else ()
         return (*self._answered((*kept, *reply)), *self._begin(change, now))
 
-    def _claim_released(self, event: fx.ClaimReleased, now: fx.Instant) -> Effects:
-        answered = self._answered(self._claim_events.released(event, now))
-        return (*answered, *(self._next_work(now) if self._node.scanned else ()))
-
-    def _pods_seen(self, event: fx.PodsSeen, now: fx.Instant) -> Effects:
-        followed = self._claim_events.followed(event, now)
-        if not followed:
-            return ()
-        return (*followed, *self._publish(), *(self._next_work(now) if self._node.scanned else ()))
+    def _changed(self, effects: Effects, now: fx.Instant) -> Effects:
+        """Claims have come or gone: what is durable, shown and answered, and then what there is to do."""
+        return (*self._answered(effects), *(self._next_work(now) if self._node.scanned else ()))
 
     def _draining_set(self, event: fx.DrainingSet, now: fx.Instant) -> Effects:
         record = replace(self._node.record(event.gpu), draining=event.draining)

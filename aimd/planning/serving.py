@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from aimd.domain.claim import Claim
+from aimd.domain.claim import Assignment, Claim
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.serving import PartitionKey, ServedModel, ServedPartition
 from aimd.domain.switch import SwitchState
@@ -25,8 +25,8 @@ def served_partitions(snapshot: NodeSnapshot, closed: AbstractSet[str] = frozens
     models: dict[PartitionKey, list[ServedModel]] = {}
     denied = {(found.claim, found.gpu, found.index, found.mode_epoch) for found in snapshot.findings if found.denied}
     for claim in snapshot.claims:
-        for key, replicas in _places(claim).items():
-            model = _model(claim, replicas)
+        for key, there in _places(claim).items():
+            model = _model(claim, there)
             is_denied = (claim.name, key.gpu, key.index, key.mode_epoch) in denied
             models.setdefault(key, []).append(replace(model, denied=True) if is_denied else model)
     shut = closed | between_modes(snapshot)
@@ -38,22 +38,23 @@ def served_partitions(snapshot: NodeSnapshot, closed: AbstractSet[str] = frozens
     return tuple(ServedPartition(key, tuple(models.get(key, ())), key.gpu in shut) for key in keys)
 
 
-def _places(claim: Claim) -> dict[PartitionKey, int]:
-    """How many replicas of the claim are on each partition."""
-    counts: dict[PartitionKey, int] = {}
+def _places(claim: Claim) -> dict[PartitionKey, list[Assignment]]:
+    """The replicas of the claim by partition."""
+    found: dict[PartitionKey, list[Assignment]] = {}
     for assignment in claim.assignments:
         key = PartitionKey(assignment.gpu, assignment.index, assignment.mode_epoch)
-        counts[key] = counts.get(key, 0) + 1
-    return counts
+        found.setdefault(key, []).append(assignment)
+    return found
 
 
-def _model(claim: Claim, replicas: int) -> ServedModel:
+def _model(claim: Claim, there: list[Assignment]) -> ServedModel:
+    """Guarantees are those that the partition has room for: what a pod asks for anew may have to wait for it."""
     spec = claim.spec
     return ServedModel(
         name=claim.name,
         qos=spec.qos,
-        guarantee=spec.guarantee * replicas,
-        limit=None if spec.limit is None else spec.limit * replicas,
+        guarantee=sum(assignment.guarantee for assignment in there),
+        limit=None if spec.limit is None else spec.limit * len(there),
         weight=spec.weight,
         latency_seconds=spec.slo.latency_seconds,
     )

@@ -9,6 +9,7 @@ from aimd.domain.gpu import Partition
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.memory import UNITS_PER_GB, reserved_bytes
 from aimd.domain.node import GpuStatus, NodeSnapshot
+from aimd.domain.ranges import ranges
 from aimd.errors import ConflictError, NotFoundError
 from aimd.protocol import claims as msg
 from aimd.protocol.messages import HolderMessage
@@ -96,9 +97,9 @@ def environment_message(
         ConflictError: the replica has no partition now.
     """
     claim = snapshot.claim(name)
-    if not 0 <= replica < claim.spec.replicas:
+    if replica not in claim.numbers:
         raise NotFoundError(
-            f"claim {claim.name} has no replica {replica}, it has {claim.spec.replicas}, counted from 0",
+            f"claim {claim.name} has no replica {replica}, it has {ranges(claim.numbers)}",
             code="unknown_replica",
         )
     assignment = next((a for a in claim.assignments if a.replica == replica), None)

@@ -52,8 +52,8 @@ def broken_promises(snapshot: NodeSnapshot, slots: int = 16) -> list[str]:
     modes = {status.gpu.pci_address: status.gpu.mode for status in snapshot.gpus}
     for claim in snapshot.claims:
         replicas = [assignment.replica for assignment in claim.assignments]
-        if len(set(replicas)) != len(replicas) or not set(replicas) <= set(range(claim.spec.replicas)):
-            found.append(f"{claim.name} has replicas {replicas} of {claim.spec.replicas}")
+        if len(set(replicas)) != len(replicas) or not set(replicas) <= set(claim.numbers):
+            found.append(f"{claim.name} has replicas {replicas} of {claim.numbers}")
         if claim.state is not ClaimState.PENDING and claim.missing:
             found.append(f"{claim.name} is {claim.state} and lacks {claim.missing}")
         if (claim.state is ClaimState.SWITCHING) != (claim.change is not None):
@@ -104,6 +104,9 @@ def _misplaced(
         found.append(f"{assignment.name} wants {wish} and is on {assignment.gpu} in {mode}")
     if pinned is not None and (pinned.index != assignment.index or pinned.gpu not in (None, assignment.gpu)):
         found.append(f"{assignment.name} is pinned to {pinned} and is on {assignment.place}")
-    if (assignment.memory_units, assignment.guarantee) != (claim.spec.memory_units, claim.spec.guarantee):
+    if not claim.pods and (assignment.memory_units, assignment.guarantee) != (
+        claim.spec.memory_units,
+        claim.spec.guarantee,
+    ):
         found.append(f"{assignment.name} reserves something else than {claim.spec}")
     return found

@@ -108,7 +108,7 @@ def test_what_does_not_exist() -> None:
     refused(made.join("x", 7), NotFoundError, "unknown_claim")
     for replica in (2, -1):
         words = refused(made.join("m", 7, replica), NotFoundError, "unknown_replica")
-        assert f"has no replica {replica}, it has 2" in words
+        assert f"has no replica {replica}, it has 0,1" in words
     assert made.ledger.holders == {}
     assert made.watched == []
 

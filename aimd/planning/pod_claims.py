@@ -1,0 +1,92 @@
+"""Claims that pods make: a model's pods on this node are the replicas of one claim. Pure.
+
+What is seen is all there is: pods that ask get a replica, replicas whose pod asks no more are given up. So the same
+answer follows after a restart, after events that came twice, and after events that never came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+
+from aimd.domain.claim import Assignment, Claim, ClaimState, PodReplica, PodRequest
+from aimd.domain.plan import Reason
+
+NODES_OWN_UID = 0  # who owns what pods claim: nobody but operators may touch it
+WAITS = "it waits for its place"
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What becomes of the claims.
+
+    Attributes:
+        claims: new ones and those that are otherwise now.
+        ended: claims that have no pod any more, as they were.
+        left: name and number of every replica that was given up.
+    """
+
+    claims: tuple[Claim, ...] = ()
+    ended: tuple[Claim, ...] = ()
+    left: tuple[tuple[str, int], ...] = ()
+
+
+def follow(claims: Mapping[str, Claim], requests: Iterable[PodRequest], wall: float, slots: int) -> Followed:
+    """What the pods that ask now make of the claims.
+
+    Args:
+        claims: all of the node, by name. One of the same name that no pod has made keeps its name: those pods get none.
+        wall: seconds since the epoch, for new claims.
+        slots: of a partition, that guarantees are taken from.
+    """
+    asked: dict[str, list[PodRequest]] = {}
+    for request in requests:
+        asked.setdefault(request.model, []).append(request)
+    ended = tuple(claim for name, claim in claims.items() if claim.pods and name not in asked)
+    after = {name: claim for name, claim in claims.items() if claim not in ended}
+    own = {name: pods for name, pods in asked.items() if name not in claims or claims[name].pods}
+    for name, pods in own.items():
+        after[name] = _with_pods(claims.get(name) or Claim(name, NODES_OWN_UID, pods[0].spec, wall), pods)
+    for name in own:
+        after[name] = _with_guarantees(after[name], after.values(), slots)
+    left = tuple(
+        (claim.name, one.replica)
+        for claim in claims.values()
+        for one in claim.pods
+        if claim.name not in after or one not in after[claim.name].pods
+    )
+    return Followed(tuple(after[name] for name in own if after[name] != claims.get(name)), ended, left)
+
+
+def _with_pods(claim: Claim, requests: Iterable[PodRequest]) -> Claim:
+    """The claim with these pods as its replicas, numbered as before or by the lowest number that is free."""
+    requests = sorted(requests, key=lambda request: (request.created, request.pod))
+    known = {one.pod: one.replica for one in claim.pods}
+    numbers = {request.pod: known[request.pod] for request in requests if request.pod in known}
+    free = (number for number in count() if number not in known.values())
+    numbers |= {request.pod: next(free) for request in requests if request.pod not in numbers}
+    pods = tuple(sorted((PodReplica(number, pod) for pod, number in numbers.items()), key=lambda one: one.replica))
+    spec = replace(requests[-1].spec, replicas=len(pods))
+    assignments = tuple(a for a in claim.assignments if a.replica in numbers.values())
+    claim = replace(claim, spec=spec, pods=pods, assignments=assignments)
+    if claim.state is ClaimState.SWITCHING:
+        return claim
+    if not claim.missing:
+        return replace(claim, state=ClaimState.PLACED, reason=None, message=None)
+    if claim.state is ClaimState.PENDING and claim.message is not None:
+        return claim
+    return replace(claim, state=ClaimState.PENDING, reason=Reason.NO_ROOM, message=WAITS)
+
+
+def _with_guarantees(claim: Claim, claims: Iterable[Claim], slots: int) -> Claim:
+    """Its replicas with the guarantee that is asked for now, where the partition has the slots; else with the old one."""
+    others = [a for each in claims if each.name != claim.name for a in each.assignments]
+    changed: list[Assignment] = []
+    for index, one in enumerate(claim.assignments):
+        beside = [*others, *changed, *claim.assignments[index + 1 :]]
+        taken = sum(a.guarantee for a in beside if (*a.place, a.mode_epoch) == (*one.place, one.mode_epoch))
+        wanted = claim.spec.guarantee
+        fits = wanted <= one.guarantee or taken + wanted <= slots
+        changed.append(replace(one, guarantee=wanted) if fits else one)
+    return replace(claim, assignments=tuple(changed))
