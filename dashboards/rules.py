@@ -181,6 +181,14 @@ PARTITIONS = (
         "On {{ $labels.instance }}, for 30 minutes, by processes without a claim or of one that is elsewhere.",
     ),
     Alert(
+        "AimdMemoryProbeFailing",
+        'aim_gpu_memory_probe_state{state=~"wrong-library|no-device|failed|timed-out|crashed|implausible"} == 1',
+        "30m",
+        "ticket",
+        "HIP does not tell the free memory of GPU {{ $labels.gpu_id }} on {{ $labels.instance }}: {{ $labels.state }}",
+        "For 30 minutes. What is free is worked out from the counters of KFD alone.",
+    ),
+    Alert(
         "AimdTelemetryStale",
         "(aim_gpu_partition_utilization offset 1h) * 0 + 1 unless aim_gpu_partition_utilization"
         " and on (instance, gpu_id, partition_id) aim_gpu_partition_memory_bytes",

@@ -127,6 +127,15 @@ CASES = (
     state("AimdLeftBehind", "aim_left_behind", ON, 1, 30),
     state("AimdMemoryOverReservation", "aim_gpu_partition_memory_finding", PLACE, 1, 5, **FINDING),
     state("AimdMemoryUnattributed", "aim_gpu_partition_memory_unattributed_bytes", PLACE, 2 << 30, 30, good=1 << 30),
+    state("AimdMemoryProbeFailing", "aim_gpu_memory_probe_state", GPU, 1, 30, state="crashed"),
+    Case(
+        "AimdMemoryProbeFailing",  # no HIP here at all: a choice
+        {series("aim_gpu_memory_probe_state", GPU, state="no-library"): "1x100"},
+        GPU | {"state": "no-library"},
+        (90,),
+        (),
+        (),
+    ),
     Case(
         "AimdTelemetryStale",
         {
