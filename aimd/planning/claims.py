@@ -146,7 +146,9 @@ class ClaimDesk:
         if isinstance(found, Refusal):
             return found
         placed = claim.placed(tuple(_dated(assignment, node) for assignment in found.assignments))
-        return Wanted(placed if not found.switches else replace(placed, state=ClaimState.SWITCHING), found.switches)
+        if not found.switches:
+            return Wanted(placed)
+        return Wanted(replace(placed, state=ClaimState.SWITCHING, reason=None, message=None), found.switches)
 
     def _occupancy(self, node: NodeState, assignments: tuple[Assignment, ...]) -> Occupancy:
         left = left_behind(self.holders.values(), self.assignments, node)

@@ -54,7 +54,8 @@ def broken_promises(snapshot: NodeSnapshot, slots: int = 16) -> list[str]:
         replicas = [assignment.replica for assignment in claim.assignments]
         if len(set(replicas)) != len(replicas) or not set(replicas) <= set(claim.numbers):
             found.append(f"{claim.name} has replicas {replicas} of {claim.numbers}")
-        if claim.state is not ClaimState.PENDING and claim.missing:
+        switching_for_some = claim.state is ClaimState.SWITCHING and claim.pods
+        if claim.state is not ClaimState.PENDING and claim.missing and not switching_for_some:
             found.append(f"{claim.name} is {claim.state} and lacks {claim.missing}")
         if (claim.state is ClaimState.SWITCHING) != (claim.change is not None):
             found.append(f"{claim.name} is {claim.state} with change {claim.change}")
