@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import debian
 from tests.turns import folder_of_run, group_of, turn
 
 PROJECT = Path(__file__).parents[1]
@@ -125,15 +126,14 @@ def requires_fuse():
 
 @pytest.fixture(scope="session")
 def promtool():
-    """Path of Prometheus' own judge of pages and rules; as root it is installed, with the server (Debian: prometheus)."""
+    """Path of Prometheus' own judge of pages and rules, beside the server; Debian's package, unless it is installed."""
     if (found := shutil.which("promtool")) is not None:
         return found
-    if not is_root() or shutil.which("apt-get") is None:
-        pytest.skip("promtool is not installed (Debian: prometheus)")
-    if Path("/run/systemd/system").exists():
-        pytest.skip("promtool is not installed, and installing it would start a server (Debian: prometheus)")
-    install("prometheus")
-    return shutil.which("promtool")
+    try:
+        folder = debian.unpacked(debian.candidate("prometheus").removesuffix(".deb"), "prometheus")
+    except debian.UnavailableError as error:
+        pytest.skip(f"promtool is not installed, and Debian's package prometheus cannot be had: {error}")
+    return str(folder / "usr" / "bin" / "promtool")
 
 
 @pytest.fixture(scope="session")

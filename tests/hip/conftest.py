@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import debian
+
 STUB = Path(__file__).parents[2] / "native" / "stub" / "hip_stub.c"
 # Debian 12's libamdhip64-5 with what it needs beyond a minimal system.
 PACKAGES = (
@@ -17,7 +19,6 @@ PACKAGES = (
     *("libdrm2", "libnuma1", "libedit2", "libbsd0", "libmd0", "libicu72", "libxml2", "libz3-4", "libffi8", "liblzma5"),
     "libtinfo6",
 )
-DOWNLOAD_SECONDS = 100
 
 
 class Stubs:
@@ -57,45 +58,13 @@ def empty_library(stubs, tmp_path_factory):
     return target
 
 
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aimd-tests" / "amdhip-5.2.3"
-
-
-def obstacle() -> str | None:
-    """Why Debian's packages cannot be fetched here, or None."""
-    if platform.machine() != "x86_64":
-        return f"for x86_64 alone, this is {platform.machine()}"
-    missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
-    return f"{' and '.join(missing)} is not there to fetch it with" if missing else None
-
-
-def fetch(folder: Path) -> str | None:
-    """Download the packages and unpack them into the folder; why that failed, or None."""
-    parts = folder.with_name(f"{folder.name}.{os.getpid()}")
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir(parents=True)
-    try:
-        command = ["apt-get", "download", *PACKAGES]
-        loaded = subprocess.run(command, cwd=parts, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS)
-        if loaded.returncode != 0:
-            return (loaded.stderr.strip().splitlines() or ["apt-get download fails"])[-1]
-        for package in parts.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", str(package), str(parts / "root")], check=True, timeout=60)
-            package.unlink()
-        (parts / "root").rename(folder)
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    finally:
-        shutil.rmtree(parts, ignore_errors=True)
-    return None
-
-
 @pytest.fixture(scope="session")
 def real_library():
     """AMD's libamdhip64 5.2.3; its folder is what LD_LIBRARY_PATH has to name."""
-    folder = cache_folder()
-    if not folder.exists():
-        reason = obstacle() or fetch(folder)
-        if reason is not None:
-            pytest.skip(f"AMD's libamdhip64 5.2.3 cannot be had: {reason}")
+    if platform.machine() != "x86_64":
+        pytest.skip(f"AMD's libamdhip64 5.2.3 is for x86_64 alone, this is {platform.machine()}")
+    try:
+        folder = debian.unpacked("amdhip-5.2.3", *PACKAGES)
+    except debian.UnavailableError as error:
+        pytest.skip(f"AMD's libamdhip64 5.2.3 cannot be had: {error}")
     return folder / "usr" / "lib" / "x86_64-linux-gnu" / "libamdhip64.so.5"
