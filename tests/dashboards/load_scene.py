@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.dashboards.load_truth import Operation, Request, Truth
+from tests.dashboards.load_truth import LEASE_SECONDS, Operation, Request, Truth
 from tests.e2e.programs import AIMCTL, ROOT, Daemon
 
 GIB = 1 << 30
 GPUS = ("0000:05:00.0", "0000:27:00.0", "0000:47:00.0")
-SLOTS, QUEUE_LIMIT, LEASE_SECONDS = 8, 12, 3.0
+SLOTS, QUEUE_LIMIT = 8, 12
 CHAT_TARGET_SECONDS, CHAT_OBJECTIVE, EMBED_FLOOR = 0.25, 0.9, 2.0
 GRANTS = {
     "chat": ("--memory", "14", "--qos", "high", "--replicas", "2", "--guarantee", "2", "--limit", "4", "--compute", "CPX",

@@ -17,6 +17,7 @@ from pathlib import Path
 from aimd.sim.activity import SMOOTHING_SECONDS
 
 SLACK_SECONDS = 0.03
+LEASE_SECONDS = 3.0  # after which the scene's daemon revokes a lease
 LEASE_ENDS = ("released", "failed", "revoked", "lost")
 
 
@@ -37,6 +38,11 @@ class Request:
     @property
     def leased(self) -> bool:
         return self.granted is not None
+
+    @property
+    def over(self) -> float:
+        """When it did not run any more: a lease that is revoked ends before its client gives it back."""
+        return self.granted + LEASE_SECONDS if self.granted and self.outcome == "revoked" else self.ended
 
     def total(self) -> tuple[float, float]:
         """Bounds of the seconds from acquire to release."""
@@ -118,7 +124,7 @@ class Truth:
 
     def running(self, choose: Callable[[Request], bool], since: float, until: float) -> tuple[int, int]:
         """The least and the most leases that ran at an instant of that time."""
-        return _extremes([(r.granted, r.ended) for r in self.requests if r.granted and choose(r)], since, until)
+        return _extremes([(r.granted, r.over) for r in self.requests if r.granted and choose(r)], since, until)
 
     def waiting(self, choose: Callable[[Request], bool], since: float, until: float) -> tuple[int, int]:
         """The same of requests that waited."""
@@ -126,7 +132,7 @@ class Truth:
 
     def slot_seconds(self, model: str, since: float, until: float) -> float:
         """Sum over that time of the model's running leases."""
-        spans = [(r.granted, r.ended) for r in self.requests if r.model == model and r.granted is not None]
+        spans = [(r.granted, r.over) for r in self.requests if r.model == model and r.granted is not None]
         return sum(max(0.0, min(end, until) - max(begin, since)) for begin, end in spans)
 
     def utilization(self, partition: str, at: float, age: float, margin: float = 0.02) -> tuple[float, float]:

@@ -66,13 +66,6 @@ class Look:
                         sure.setdefault(key, []).append(one.ended)
         return {k: Bounds(expectation.rate(sure.get(k, [])).low, expectation.rate(t).high) for k, t in may.items()}
 
-    def counted(self, expectation: Expectation) -> tuple[Values, Values]:
-        """Rates of good and of all that counts for the service level, by model."""
-        good = self.outcomes(expectation, lambda r, how: (r.model,) if how == "released" else None)
-        bad = self.outcomes(expectation, lambda r, how: (r.model,) if how in BAD else None)
-        found = [(name,) for name in OBJECTIVES]
-        return good, {name: good[name].plus(bad[name]) for name in found}
-
 
 def well_of_chat(one: Request) -> bool:
     return one.model == "chat" and one.outcome == "released"

@@ -128,27 +128,34 @@ def waited(look: Look, model: str) -> Bounds:
     return Bounds(low * 0.9, sum(high for _, high in outer_waits) / sum(low for low, _ in inner_totals) * 1.1)
 
 
+def spending(look: Look, model: str, span: float) -> Bounds:
+    """Share of the requests of a time that used up the budget; its end is that of a sample, which is seconds old."""
+    ratios = []
+    for age in range(int(SAMPLE_AGE_SECONDS) + 2):
+        since, until = look.at - age - span, look.at - age
+        bad, released = (look.truth.of(model, *hows, since=since, until=until) for hows in (BAD, ("released",)))
+        well = [r for r in look.truth.requests if well_of_chat(r) and model == "chat" and since < r.ended <= until]
+        lates = [sum(r.total()[side] > CHAT_TARGET_SECONDS for r in well) for side in (0, 1)]
+        ratios += [(bad + late) / (bad + released) for late in lates]
+    return Bounds(min(ratios), max(ratios))
+
+
 def burn(look: Look) -> Values:
-    """Of all that was counted up to a sample that is seconds old, in each window the same."""
-    found = {}
+    """In each window the same, since it is longer than the load."""
+    windows, found = ("5m", "30m", "1h", "2h", "6h", "1d", "3d"), {}
     for model, objective in OBJECTIVES.items():
-        ratios = []
-        for age in range(int(SAMPLE_AGE_SECONDS) + 2):
-            bad, released = (look.truth.of(model, *hows, until=look.at - age) for hows in (BAD, ("released",)))
-            well = [r for r in look.truth.requests if well_of_chat(r) and r.ended <= look.at - age and model == "chat"]
-            lates = [sum(r.total()[side] > CHAT_TARGET_SECONDS for r in well) for side in (0, 1)]
-            ratios += [(bad + late) / (bad + released) / (1 - objective) for late in lates]
-        windows = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
-        found |= {(model, window): Bounds(min(ratios) * 0.98, max(ratios) * 1.02) for window in windows}
+        low, high = spending(look, model, math.inf)
+        found |= {
+            (model, each): Bounds(low / (1 - objective) * 0.98, high / (1 - objective) * 1.02) for each in windows
+        }
     return found
 
 
 def budget_left(look: Look) -> Values:
-    good, counted = look.counted(look.slow)
     found = {}
     for model, objective in OBJECTIVES.items():
-        ratio = good[model,].over(counted[model,])
-        found[model,] = Bounds(*(1 - (1 - one) / (1 - objective) for one in (min(1, ratio.low), min(1, ratio.high))))
+        low, high = spending(look, model, SPAN)
+        found[model,] = Bounds(*(1 - ratio / (1 - objective) for ratio in (high * 1.2 + 0.01, low * 0.8 - 0.01)))
     return found
 
 
