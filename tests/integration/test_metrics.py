@@ -156,10 +156,9 @@ def test_both_sockets_and_both_formats(daemon):
     assert "aim_node_ready" in {family.name for family in openmetrics_parser.text_string_to_metric_families(page)}
     assert ask(path, "/readyz").json == {"status": "ok", "failing": {}}
     assert ask(path, "/v1/gpus").status == 404
-    assert (
-        subprocess.run(["curl", "--silent", "--fail", "--unix-socket", str(path), "http://aimd/healthz"]).returncode
-        == 0
-    )
+    for page, line in (("metrics", "aim_node_ready 1\n"), ("healthz", '"status":"ok"')):
+        command = ["curl", "--silent", "--fail", "--compressed", "--unix-socket", str(path), f"http://aimd/{page}"]
+        assert line in done(subprocess.run(command, capture_output=True, text=True)), page
     daemon.stop()
     assert not path.exists()
 
