@@ -1,7 +1,7 @@
 """Who may use which model on which partition, and up to which class. Pure.
 
-Nobody needs a rule for what is theirs: operators use every model in every class, the owner of a claim and the processes
-that hold it use its model up to the claim's class. `[[dispatch.allow]]` gives more. A caller never names itself higher.
+Nobody needs a rule for what is theirs: operators use every model in every class, the owner of a claim, the processes
+that hold it and the pods that have made it use its model up to the claim's class. `[[dispatch.allow]]` gives more. A caller never names itself higher.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def admit(
     }
     if not places:
         return Denial("unknown_partition", _nowhere(claim))
-    key = _chosen(partition, places, caller, snapshot)
+    key = _chosen(partition, places, _held(caller, claim, snapshot), snapshot)
     if isinstance(key, Denial):
         return key
     if next(place.closed for place in served if place.key == key):
@@ -93,9 +93,15 @@ def _rights(
     ]
     if caller.operator:
         rights.append(_Right(QosClass.HIGH))
-    if claim is not None and ((caller.pod is None and caller.uid == claim.owner_uid) or _held(caller, model, snapshot)):
+    if claim is not None and (_owns(caller, claim) or _held(caller, claim, snapshot)):
         rights.append(_Right(claim.spec.qos))
     return rights
+
+
+def _owns(caller: Caller, claim: Claim) -> bool:
+    if caller.pod is not None:
+        return claim.replica_of(caller.pod) is not None
+    return not claim.pods and caller.uid == claim.owner_uid
 
 
 def _means(rule: Rule, caller: Caller) -> bool:
@@ -108,12 +114,15 @@ def _means(rule: Rule, caller: Caller) -> bool:
     return rule.uid in (None, caller.uid) and rule.gid in (None, caller.gid)
 
 
-def _held(caller: Caller, model: str, snapshot: NodeSnapshot) -> list[PartitionKey]:
-    """Where the caller holds the model, one partition for each holder."""
+def _held(caller: Caller, claim: Claim, snapshot: NodeSnapshot) -> list[PartitionKey]:
+    """Where the caller holds the model, one partition for each holder; of a pod that is a replica, that one's place."""
+    replica = claim.replica_of(caller.pod)
+    if replica is not None:
+        return [PartitionKey(a.gpu, a.index, a.mode_epoch) for a in claim.assignments if a.replica == replica]
     return [
         PartitionKey(holder.gpu, holder.index, holder.mode_epoch)
         for holder in snapshot.claim_holders
-        if holder.claim == model
+        if holder.claim == claim.name
         and (holder.pid, holder.start_time) in caller.holders
         and holder.released_at is None
         and holder.gpu is not None
@@ -128,7 +137,7 @@ def _covers(right: _Right, key: PartitionKey, snapshot: NodeSnapshot) -> bool:
 
 
 def _chosen(
-    partition: str, places: dict[PartitionKey, ServedModel], caller: Caller, snapshot: NodeSnapshot
+    partition: str, places: dict[PartitionKey, ServedModel], held: list[PartitionKey], snapshot: NodeSnapshot
 ) -> PartitionKey | Denial:
     model = next(iter(places.values())).name
     if partition:
@@ -137,7 +146,7 @@ def _chosen(
         if found is not None:
             return found
         return Denial("unknown_partition", f"model {model} is not on partition {partition}: it is on {_list(places)}")
-    own = [key for key in _held(caller, model, snapshot) if key in places]
+    own = [key for key in held if key in places]
     if own:
         return own[0]
     if len(places) == 1:

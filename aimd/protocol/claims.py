@@ -75,8 +75,20 @@ class ClaimRequest(Message, frozen=True):
         )
 
 
+class PodMessage(Message, frozen=True):
+    """A pod of this node that is a replica of a claim."""
+
+    namespace: str
+    name: str
+    uid: str
+    replica: int
+
+
 class AssignmentMessage(Message, frozen=True):
-    """A replica's place; `memory_bytes` is its limit in bytes, None while the partition does not exist yet."""
+    """A replica's place; `memory_bytes` is its limit in bytes, None while the partition does not exist yet.
+
+    `pod` is `namespace/name` where the replica is a pod.
+    """
 
     name: str
     claim: str
@@ -89,10 +101,14 @@ class AssignmentMessage(Message, frozen=True):
     memory_bytes: int | None
     guarantee: int
     render_minor: int | None
+    pod: str | None = None
 
 
 class ClaimMessage(Message, frozen=True):
-    """A claim; `state` is placed, switching (a mode change makes room) or pending (it waits: `reason`, `message` for what)."""
+    """A claim; `state` is placed, switching (a mode change makes room) or pending (it waits: `reason`, `message` for what).
+
+    `pods` are its replicas where pods have made it.
+    """
 
     name: str
     state: str
@@ -114,6 +130,7 @@ class ClaimMessage(Message, frozen=True):
     message: str | None
     created_at: float
     holders: list[HolderMessage]
+    pods: list[PodMessage]
 
 
 class ClaimListMessage(Message, frozen=True):

@@ -44,7 +44,7 @@ def claim_message(
         slo=msg.SloMessage(
             latency_seconds=slo.latency_seconds, objective=slo.objective, throughput_floor=slo.throughput_floor
         ),
-        assignments=[assignment_message(assignment, snapshot) for assignment in claim.assignments],
+        assignments=[assignment_message(assignment, snapshot, claim) for assignment in claim.assignments],
         change=claim.change,
         reason=claim.reason.value if claim.reason is not None else None,
         message=claim.message,
@@ -53,6 +53,10 @@ def claim_message(
             message
             for holder in holders_of(claim.name, snapshot)
             for message in _processes(holder, (members or {}).get(holder))
+        ],
+        pods=[
+            msg.PodMessage(namespace=one.pod.namespace, name=one.pod.name, uid=one.pod.uid, replica=one.replica)
+            for one in claim.pods
         ],
     )
 
@@ -63,8 +67,9 @@ def _processes(holder: HolderRecord, members: Iterable[Member] | None) -> list[H
     return [HolderMessage(pid=pid, command=command) for pid, command in members]
 
 
-def assignment_message(assignment: Assignment, snapshot: NodeSnapshot) -> msg.AssignmentMessage:
+def assignment_message(assignment: Assignment, snapshot: NodeSnapshot, claim: Claim) -> msg.AssignmentMessage:
     """A replica's place; what the partition tells is unknown until its mode change has ended."""
+    pod = next((one.pod for one in claim.pods if one.replica == assignment.replica), None)
     status, partition = _place(assignment, snapshot)
     size = partition.memory_bytes if partition is not None else None
     return msg.AssignmentMessage(
@@ -79,12 +84,8 @@ def assignment_message(assignment: Assignment, snapshot: NodeSnapshot) -> msg.As
         memory_bytes=reserved_bytes(assignment.memory_units, size) if size is not None else None,
         guarantee=assignment.guarantee,
         render_minor=partition.render_minor if partition is not None else None,
+        pod=str(pod) if pod is not None else None,
     )
-
-
-def assignment_messages(snapshot: NodeSnapshot) -> list[msg.AssignmentMessage]:
-    """All assignments of the node, by claim."""
-    return [assignment_message(assignment, snapshot) for claim in snapshot.claims for assignment in claim.assignments]
 
 
 def environment_message(

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from aimd.domain.claim import Assignment, Claim, ClaimSpec, ClaimState, QosClass
+from aimd.domain.claim import Assignment, Claim, ClaimSpec, ClaimState, PodReplica, QosClass
 from aimd.domain.gpu import Gpu, Partition
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.node import GpuStatus, NodeSnapshot
+from aimd.domain.pod import PodRef
 from aimd.domain.serving import Caller, PartitionKey, Rule, ServedPartition
 from aimd.planning.admission import Admission, Denial, admit
 from aimd.planning.serving import served_partitions
@@ -188,3 +189,26 @@ def test_a_place_of_another_epoch_is_no_place() -> None:
     served = served_partitions(node(replace(moved, assignments=(replace(old, mode_epoch=0),))))
     assert all(not one.models for one in served)
     assert served[0] == ServedPartition(PartitionKey(GPU0, 0, 1))
+
+
+# -- pods that have made the claim ---------------------------------------------------------------------------------
+
+TWO_PODS = replace(
+    claim("default/llama", (GPU0, 3), (GPU1, 0), qos=QosClass.LOW),
+    owner_uid=0,
+    pods=(PodReplica(0, PodRef("default", "llama-0", POD)), PodReplica(1, PodRef("default", "llama-1", "another"))),
+)
+
+
+def test_a_pod_uses_the_model_that_it_is_a_replica_of_on_its_own_partition() -> None:
+    for uid, place in ((POD, PartitionKey(GPU0, 3, 1)), ("another", PartitionKey(GPU1, 0, 1))):
+        said = ask(node(TWO_PODS), Caller(20, 0, 0, pod=uid), "default/llama")
+        assert isinstance(said, Admission)
+        assert (said.partition, said.highest) == (place, QosClass.LOW)
+
+
+def test_root_in_another_pod_and_the_nodes_own_uid_have_no_right_to_it() -> None:
+    for caller in (Caller(21, 0, 0, pod="stranger"), Caller(22, 0, 0, pod=""), Caller(23, 0, 0)):
+        said = ask(node(TWO_PODS), caller, "default/llama")
+        assert isinstance(said, Denial)
+        assert said.outcome == "unauthorised"

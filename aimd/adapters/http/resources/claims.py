@@ -1,6 +1,6 @@
 """Claims and their assignments. Named by the client and written by PUT: the same claim again is the same claim.
 
-A process in a pod sees none: a uid does not tell one pod from another, and claims know no other owner.
+A process in a pod sees the claim that its pod is a replica of, and no other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ EXAMPLE = '{"memory_gb": 24, "compute_mode": "CPX"}'
 
 def visible_claims(snapshot: NodeSnapshot, peer: Peer) -> tuple[Claim, ...]:
     """The claims that this peer may know of."""
-    return () if peer.in_pod else snapshot.claims
+    if not peer.in_pod:
+        return snapshot.claims
+    return tuple(claim for claim in snapshot.claims if claim.replica_of(peer.pod) is not None)
 
 
 def visible_claim(snapshot: NodeSnapshot, call: Call, variable: str = "name") -> Claim:
@@ -43,8 +45,8 @@ def _claims(peer: Peer) -> Collection[msg.ClaimMessage]:
 
 def _assignments(peer: Peer) -> Collection[msg.AssignmentMessage]:
     def objects(snapshot: NodeSnapshot, _now: float) -> dict[str, msg.AssignmentMessage]:
-        every = (each for claim in visible_claims(snapshot, peer) for each in claim.assignments)
-        return {each.name: assignment_message(each, snapshot) for each in every}
+        every = ((claim, each) for claim in visible_claims(snapshot, peer) for each in claim.assignments)
+        return {each.name: assignment_message(each, snapshot, claim) for claim, each in every}
 
     return Collection(objects)
 
@@ -103,7 +105,7 @@ async def read_assignment(api: Api, call: Call) -> Result:
     claim = visible_claim(snapshot, call, "claim")
     for assignment in claim.assignments:
         if str(assignment.replica) == replica:
-            return Answer(assignment_message(assignment, snapshot))
+            return Answer(assignment_message(assignment, snapshot, claim))
     placed = ", ".join(str(each.replica) for each in claim.assignments) or "none"
     raise NotFoundError(
         f"claim {claim.name} has no assignment {replica!r}",

@@ -19,7 +19,10 @@ _REPLICA = Parameter("replica", "whose environment, counted from 0", SINCE.schem
 async def read_environment(api: Api, call: Call) -> Result:
     snapshot = api.snapshot()
     claim = visible_claim(snapshot, call)
-    replica = call.number("replica", "the number of a replica, counted from 0") or 0
+    replica = call.number("replica", "the number of a replica, counted from 0")
+    if replica is None:
+        own = claim.replica_of(call.peer.pod)
+        replica = claim.numbers[0] if own is None else own
     return Answer(environment_message(claim.name, replica, snapshot, api.facts.sysfs_root))
 
 
@@ -27,14 +30,23 @@ async def write_holder(api: Api, call: Call) -> Result:
     """The caller says its pid so that the request can be repeated; the kernel's word for it is what counts."""
     body = call.body(msg.HolderRequest, '{"replica": 0}')
     claim = visible_claim(api.snapshot(), call)
-    api.operators.require_for(call.peer, claim.owner_uid)
+    own = claim.replica_of(call.peer.pod)
+    if own is None:
+        api.operators.require_for(call.peer, claim.owner_uid)
+    elif body.replica not in (None, own):
+        raise DeniedError(
+            f"replica {body.replica} of claim {claim.name} is another pod, expected {own}, which is the caller's",
+            code="not_own_replica",
+            hint="leave the replica away",
+        )
     if call.path["pid"] != str(call.peer.pid):
         raise DeniedError(
             f"pid {call.path['pid']!r} is not the caller, expected its own pid, {call.peer.pid}",
             code="not_own_process",
             hint="aimctl exec makes itself the holder and then runs the command",
         )
-    holder = await api.control.hold(claim.name, body.replica, call.peer.pid, command=body.command)
+    replica = body.replica if own is None else own
+    holder = await api.control.hold(claim.name, replica, call.peer.pid, command=body.command)
     return Answer(environment_message(holder.claim, holder.replica, api.snapshot(), api.facts.sysfs_root, holder))
 
 
