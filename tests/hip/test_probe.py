@@ -310,6 +310,25 @@ def test_what_the_helper_has_started_ends_with_it(stubs, tmp_path: Path) -> None
         time.sleep(0.01)
 
 
+def test_what_leaves_the_helper_s_group_keeps_no_pipe_open(stubs, tmp_path: Path) -> None:
+    source, library = tmp_path / "leaves.c", tmp_path / "libleaves.so"
+    leaving = "if (fork() == 0) { setsid(); sleep(8); _exit(0); }"
+    source.write_text(f"#include <unistd.h>\n__attribute__((constructor)) static void start(void) {{ {leaving} }}\n")
+    subprocess.run([stubs._compiler, "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    with node_in(tmp_path) as (node, socket):
+
+        async def story() -> None:
+            probe = probe_of(node, socket, library, 0.5)
+            counts = set()
+            for _ in range(3):
+                assert (await probe.probe(GPU)).state is ProbeState.TIMED_OUT
+                await asyncio.sleep(0)
+                counts.add(len(list(Path("/proc/self/fd").iterdir())))
+            assert len(counts) == 1
+
+        asyncio.run(story())
+
+
 def command_lines() -> list[bytes]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process, SubprocessStreamProtocol
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ class Helper:
     """
 
     process: Process
+    transport: asyncio.SubprocessTransport
     output: bytearray = field(default_factory=bytearray)
     complaint: bytearray = field(default_factory=bytearray)
     overlong: bool = False
@@ -78,12 +79,14 @@ class Helper:
             os.killpg(self.pid, signal.SIGKILL)
 
     async def end(self) -> bool:
-        """Kill what is left of it; False if it does not die."""
+        """Kill what is left of it, and listen no more; False if it does not die."""
         self.kill()
         try:
             await asyncio.wait_for(self.process.wait(), DIE_SECONDS)
         except asyncio.TimeoutError:
             return False
+        finally:
+            self.transport.close()  # what it has started may have its pipes, in a group of its own
         return True
 
 
@@ -99,7 +102,10 @@ async def start(library: str | None, ordinals: Sequence[int], seconds: int, extr
     Raises:
         OSError: no process can be started.
     """
-    process = await asyncio.create_subprocess_exec(
+    loop = asyncio.get_running_loop()
+    # As asyncio.create_subprocess_exec does, which keeps to itself what closes the pipes.
+    transport, protocol = await loop.subprocess_exec(
+        lambda: SubprocessStreamProtocol(limit=2 * CHUNK, loop=loop),
         *(sys.executable, "-I", "-S", str(CHILD), str(ROOT), str(os.getpid()), str(seconds), library or ""),
         stdin=DEVNULL,
         stdout=PIPE,
@@ -108,7 +114,7 @@ async def start(library: str | None, ordinals: Sequence[int], seconds: int, extr
         start_new_session=True,
         cwd="/",
     )
-    return Helper(process)
+    return Helper(Process(transport, protocol, loop), transport)
 
 
 def environment(own: Mapping[str, str], ordinals: Sequence[int], extra: Mapping[str, str]) -> dict[str, str]:
