@@ -306,6 +306,7 @@ def claim(
         reason=reason,
         message=message,
         created_at=1700000000.25,
+        pods=[],
         holders=list(holders),
     )
 
