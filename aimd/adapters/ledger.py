@@ -25,12 +25,11 @@ from aimd.adapters.salvage import PAGE_SIZE, SavedRow, row_checksum, surviving_r
 from aimd.adapters.walfile import log_of
 from aimd.domain.claim import Claim
 from aimd.domain.event import Event
-from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerState, LedgerWrite
+from aimd.domain.ledger import KEPT_CHANGES, GpuRecord, HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.switch import ModeChange
 from aimd.errors import LedgerError
 
 KEPT_EVENTS = 10_000
-KEPT_CHANGES = 100
 BELOW_ALL = -(1 << 63)  # a flipped bit can make the key of an event 0: who reads all is told of it
 PRUNING_INTERVAL = 64  # events; counting them costs more than writing one
 _ROWS = "(key TEXT PRIMARY KEY, payload TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT"

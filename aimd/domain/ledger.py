@@ -13,6 +13,8 @@ from aimd.domain.modes import PartitionMode
 from aimd.domain.process import Process
 from aimd.domain.switch import ModeChange
 
+KEPT_CHANGES = 100  # that have ended, in memory and in the ledger alike
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryRecord:

@@ -28,6 +28,8 @@ class SwitchState(str, Enum):
 
 
 FINAL = frozenset({SwitchState.COMMITTED, SwitchState.FAILED, SwitchState.NEEDS_OPERATOR})
+# Written, or maybe written: the partitions are about to be others, whatever the daemon that began this remembers.
+BETWEEN = frozenset({SwitchState.SWITCHING, SwitchState.RESCANNING, SwitchState.VERIFYING, SwitchState.ROLLING_BACK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,19 @@ class ModeChange:
             if any(switch.state is worst for switch in self.switches):
                 return worst
         return SwitchState.COMMITTED
+
+    @property
+    def resting(self) -> bool:
+        """Whether it has ended or waits for a driver load: it does not hold the node-wide lock."""
+        return self.current is None or self.state is SwitchState.AWAITING_RELOAD
+
+    @property
+    def between(self) -> frozenset[str]:
+        """GPUs whose partitions are between two modes."""
+        index = self.current
+        if index is None or self.switches[index].state not in BETWEEN:
+            return frozenset()
+        return frozenset(self.switches[index].step.gpus)
 
     def with_switch(self, index: int, switch: Switch) -> ModeChange:
         switches = (*self.switches[:index], switch, *self.switches[index + 1 :])

@@ -9,15 +9,13 @@ from aimd.domain.accounting import MemoryBoard
 from aimd.domain.claim import Claim
 from aimd.domain.event import Event as NodeEvent
 from aimd.domain.gpu import BusyRule, Gpu, GpuState, Observed
-from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerWrite
+from aimd.domain.ledger import KEPT_CHANGES, GpuRecord, HolderRecord, LedgerWrite
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.switch import ModeChange
 from aimd.errors import UnreachableError
 from aimd.planning.observation import carried_over, driver_was_loaded, loaded_since
 from aimd.planning.view import gpu_statuses, pending_memory
-
-KEPT_CHANGES = 100
 
 
 class NodeState:
@@ -143,7 +141,7 @@ class NodeState:
     # -- changes ---------------------------------------------------------------------------------------------
 
     def keep(self, change: ModeChange) -> None:
-        """Remember the change; of ended ones the last hundred."""
+        """Remember the change; of ended ones the last KEPT_CHANGES."""
         self.changes[change.name] = change
         ended = [name for name, kept in self.changes.items() if kept.current is None]
         for name in ended[: max(0, len(ended) - KEPT_CHANGES)]:

@@ -1,12 +1,11 @@
 """The control loop's decisions: an event in, effects out. Holds what the daemon knows; does and reads nothing itself.
 
-One mode change runs at a time (node-wide lock). A change whose memory mode waits for a driver load is parked: it does
-not hold the lock. aimd never reloads the driver.
+aimd never reloads the driver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,28 +15,24 @@ from aimd.domain.gpu import Holder
 from aimd.domain.ledger import LedgerWrite
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
-from aimd.domain.plan import Desired, Plan, PlanRefusedError, Reason
-from aimd.domain.switch import ModeChange, Switch, SwitchState
-from aimd.errors import ConflictError, UnreachableError
+from aimd.domain.plan import Desired, Plan, PlanRefusedError
+from aimd.domain.switch import ModeChange
+from aimd.errors import UnreachableError
 from aimd.planning import effects as fx
+from aimd.planning.changes import Changes, Effects
 from aimd.planning.claim_events import ClaimEvents
 from aimd.planning.claims import ClaimDesk, Wanted
 from aimd.planning.complaints import Complaints
 from aimd.planning.layouts import Layout, layout_records
 from aimd.planning.memory import MemoryWatch
 from aimd.planning.node_state import NodeState
-from aimd.planning.notes import drain_note, driver_note, reboot_note, under_way
+from aimd.planning.notes import drain_note, driver_note, reboot_note
 from aimd.planning.planner import plan
 from aimd.planning.policy import Policy
-from aimd.planning.restart import abandon_rest, goes_on, reopened
-from aimd.planning.transaction import Reached, Transaction
-from aimd.planning.underway import NOTHING_UNDER_WAY, UnderWay
-from aimd.planning.wishes import OpenWishes, kept_wishes, left_meanwhile, unused
+from aimd.planning.transaction import Reached
+from aimd.planning.wishes import OpenWishes, unused
 
-Effects = tuple[fx.Effect, ...]
-REBOOTED = "the machine was rebooted since aimd ran last"
 Holders = tuple[Holder, ...]
-Modes = Iterable[tuple[str, PartitionMode]]  # by PCI address
 
 
 class Reconciler:
@@ -55,15 +50,13 @@ class Reconciler:
         self._node = NodeState(first_generation)
         self._desk = ClaimDesk(policy)
         self._wishes = OpenWishes(policy.wish_retry_seconds)
+        self._changes = Changes(policy, self._node, self._wishes, boot_id)
         self._complaints = Complaints(self._node, self._desk)
         self._claim_events = ClaimEvents(self._desk, self._node)
         self._memory = MemoryWatch(self._desk, self._node)
         self._layout: fx.Started | None = None
         self._looked = False
-        self._to_resume: set[str] = set()
         self._taken: frozenset[str] = frozenset()  # GPUs that claims have had since wishes were looked at
-        self._transaction: Transaction | None = None
-        self._token = 0
         self._handlers: dict[type, Callable[[Any, fx.Instant], Effects]] = {
             fx.Started: self._started,
             fx.Scanned: self._scanned,
@@ -77,7 +70,9 @@ class Reconciler:
             fx.ClaimReleased: lambda event, now: self._changed(self._claim_events.released(event, now), now),
             fx.PodsSeen: lambda event, now: self._changed(self._claim_events.followed(event, now), now),
             fx.DrainingSet: self._draining_set,
-            fx.HolderJoined: lambda event, _: self._answered(self._claim_events.joined(event, self._under_way.gpus)),
+            fx.HolderJoined: lambda event, _: self._answered(
+                self._claim_events.joined(event, self._changes.under_way.gpus)
+            ),
             fx.HolderEnded: lambda event, now: (*self._claim_events.ended(event, now), *self._publish()),
         }
 
@@ -90,9 +85,9 @@ class Reconciler:
         handler = self._handlers.get(type(event))
         if handler is not None:
             return handler(event, now)
-        if self._transaction is None or event.token != self._token:  # type: ignore[union-attr]
+        if not self._changes.awaits(event.token):  # type: ignore[union-attr]
             return ()
-        reached = self._handled(self._transaction, event, now)
+        reached = self._handled(event, now)
         looked = self._memory.look(now) if isinstance(event, fx.HoldersSeen) else ()
         return (*looked, *self._progress(reached, now))
 
@@ -114,22 +109,13 @@ class Reconciler:
         node = self._node
         node.records = {record.address: record for record in event.ledger.gpus}
         rebooted = event.ledger.boot_id not in (None, self._boot_id)
-        touched: list[ModeChange] = []
-        wished = {}
-        for change in event.ledger.changes:
-            node.changes[change.name] = change
-            if change.current is not None:
-                touched.append(reopened(change, self._boot_id, now, self._policy, rebooted=rebooted))
-                node.changes[change.name] = touched[-1]
-                kept = {record.address: record for record in kept_wishes(touched[-1], node.records)}
-                wished.update(kept)
-                node.records.update(kept)
+        reopened = self._changes.started(event.ledger.changes, now, rebooted=rebooted)
         self._layout, self._complaints.layout = event, event.layout
         node.reload_seen = rebooted
         if not rebooted:  # hardware changes with the power off: within a boot a GPU that is missing is lost
             node.expect(node.records)
         notes = (*event.ledger.notes, *([reboot_note(now)] if rebooted else ()))
-        write = LedgerWrite(tuple(touched), tuple(wished.values()), notes, self._boot_id)
+        write = replace(reopened, events=notes, boot_id=self._boot_id)
         claims = self._claim_events.started(event.ledger, now, rebooted=rebooted)
         return (fx.Commit(write), *claims, *self._memory.started(event.ledger, now, rebooted=rebooted), fx.Scan())
 
@@ -157,11 +143,11 @@ class Reconciler:
 
     def _complained(self, now: fx.Instant) -> Effects:
         """The same of the configuration in force, told anew; while a change runs, the node is between two states."""
-        return self._complaints.renewed(now) if self._transaction is None else ()
+        return self._complaints.renewed(now) if self._changes.active is None else ()
 
     def _reconfigured(self, event: fx.Reconfigured, now: fx.Instant) -> Effects:
         """A changed layout is a new wish; an unchanged one leaves what was wished since. A setting may allow a wish now."""
-        self._policy = self._desk.policy = event.policy
+        self._policy = self._desk.policy = self._changes.policy = event.policy
         self._wishes.retry_seconds = event.policy.wish_retry_seconds
         self._wishes.open_refused()
         self._complaints.layout = event.layout
@@ -181,8 +167,8 @@ class Reconciler:
         else:
             self._node.miss(event.failure or "the node could not be scanned", gone=event.gone)
         arrived = self._arrived(now, gone=event.gone) if self._node.scanned else ()
-        if event.token and event.token == self._token and self._transaction is not None:
-            return (*arrived, *self._progress(self._handled(self._transaction, event, now), now))
+        if event.token and self._changes.awaits(event.token):
+            return (*arrived, *self._progress(self._handled(event, now), now))
         if event.observed is None or event.token:
             return (*arrived, *self._publish())
         return (*arrived, *self._first_scan(), *self._complained(now), *self._publish(), *self._next_work(now))
@@ -192,18 +178,18 @@ class Reconciler:
 
         GPUs between two modes are shown as they were, unless the driver is gone with all that it had.
         """
-        hidden = self._transaction.hidden if self._transaction is not None and not gone else frozenset()
+        hidden = self._changes.hidden if not gone else frozenset()
         write = self._node.adopt(hidden, now.wall)
         adopted: Effects = () if write.empty else (fx.Commit(write),)
-        return (*adopted, *self._claim_events.settle(now, self._under_way, hidden), *self._memory.look(now))
+        return (*adopted, *self._claim_events.settle(now, self._changes.under_way, hidden), *self._memory.look(now))
 
     def _poll_due(self, _event: fx.PollDue, now: fx.Instant) -> Effects:
         expired = self._claim_events.expire(now)
-        return (*expired, *self._publish(), *(() if self._transaction is not None else (fx.Poll(),)))
+        return (*expired, *self._publish(), *(() if self._changes.active is not None else (fx.Poll(),)))
 
     def _polled(self, event: fx.Polled, now: fx.Instant) -> Effects:
         node = self._node
-        if self._transaction is not None:
+        if self._changes.active is not None:
             return ()
         if not node.scanned or event.generation != node.observed.topology_generation or node.warnings:
             return (fx.Scan(),)
@@ -219,82 +205,38 @@ class Reconciler:
 
     # -- changes ---------------------------------------------------------------------------------------------
 
-    @property
-    def _under_way(self) -> UnderWay:
-        return UnderWay.of(self._transaction.change) if self._transaction is not None else NOTHING_UNDER_WAY
-
     def _submitted(self, event: fx.Submitted, now: fx.Instant) -> Effects:
-        known = self._node.changes.get(event.name)
-        if known is not None:
-            if known.wishes == event.wishes:
-                return (fx.Reply(event.request, known),)
-            taken = ConflictError(
-                f"plan {event.name} exists and asks for something else", code="name_taken", hint="choose another name"
-            )
-            return (fx.Reply(event.request, taken),)
-        if self._transaction is not None:
-            return (fx.Reply(event.request, under_way(self._transaction.change)),)
+        answer = self._changes.answer(event.name, event.wishes)
+        if answer is not None:
+            return (fx.Reply(event.request, answer),)
         try:
             planned = self.plan(event.wishes, drain=event.drain)
         except UnreachableError as error:
             return (fx.Reply(event.request, error),)
         if planned.refusals:
             return (fx.Reply(event.request, PlanRefusedError(planned)),)
-        change = replace(self._new_change(event.name, "client", event.wishes, planned, now), requester_uid=event.uid)
+        change = self._changes.new(event.name, "client", event.wishes, planned, now, event.uid)
         if event.wait_seconds is not None:
             change = replace(change, wait_seconds=event.wait_seconds)
-        kept = self._keep(change, now, "plan_accepted", f"{len(change.switches)} switch(es) planned")
+        kept = self._changes.keep(change, now, "plan_accepted", f"{len(change.switches)} switch(es) planned")
         return (*self._answered((*kept, fx.Reply(event.request, change))), *self._begin(change, now))
-
-    def _new_change(self, name: str, origin: str, wishes: Modes, planned: Plan, now: fx.Instant) -> ModeChange:
-        switches = tuple(Switch(step) for step in planned.steps)
-        return ModeChange(name, origin, tuple(wishes), switches, self._boot_id, now.wall, self._policy.wait_seconds)
-
-    def _keep(
-        self, change: ModeChange, now: fx.Instant, kind: str, words: str, claims: tuple[Claim, ...] = ()
-    ) -> Effects:
-        """Remember and journal the change; one that has ended well also makes its modes the GPUs' wish."""
-        self._node.keep(change)
-        records = kept_wishes(change, self._node.records)
-        self._node.records.update({record.address: record for record in records})
-        self._wishes.open(left_meanwhile(change, records, self._node.observed))
-        events = (NodeEvent(kind, change.name, words, now.wall),)
-        return (fx.Commit(LedgerWrite(changes=(change,), gpus=records, events=events, claims=claims)),)
 
     def _begin(self, change: ModeChange, now: fx.Instant) -> Effects:
         """Run the change from where it stands; one without switches has ended already."""
         if change.current is None:
             return self._publish()
-        self._token += 1
-        budgets = self._policy.settle_seconds, self._policy.reload_seconds
-        self._transaction = Transaction(change, self._token, *budgets)
-        return self._progress(self._transaction.resume(self._node.observed, now), now)
+        return self._progress(self._changes.begin(change, now), now)
 
-    def _handled(self, transaction: Transaction, event: fx.Event, now: fx.Instant) -> Reached:
-        transaction.registered = self._desk.holders_on(transaction.gpu)
-        if isinstance(event, fx.HoldersSeen) and event.holders is not None:
-            self._node.amend(replace(self._node.observed, holders=event.holders))
-        return transaction.handle(event, self._node.observed, now)
+    def _handled(self, event: fx.Event, now: fx.Instant) -> Reached:
+        return self._changes.handled(event, self._desk.holders_on(self._changes.gpu or ""), now)
 
     def _progress(self, reached: Reached, now: fx.Instant) -> Effects:
-        """Journal how far the transaction has come, then let it act; end it when it has ended or is parked."""
-        change, actions, event = reached
-        transaction = self._transaction
-        assert transaction is not None
-        if transaction.learned_rule is not None:
-            self._node.amend(replace(self._node.observed, busy_rule=transaction.learned_rule))
-        change = abandon_rest(change, now)
-        self._token = transaction.token
-        journal = self._keep(change, now, event.kind, event.message) if event is not None else ()
-        self._node.changes[change.name] = change
-        parked = change.current is not None and change.state is SwitchState.AWAITING_RELOAD
-        if change.current is not None and not parked:
+        """Journal how far the change has come, then let it act; look at the node again when it rests."""
+        _, actions, event = reached
+        change, journal = self._changes.progress(reached, now)
+        if not change.resting:
             adopted = self._arrived(now) if event is not None and event.kind == "switch_committed" else ()
             return (*journal, *adopted, *self._publish(), *actions)
-        self._transaction = None
-        failed = [s for s in change.switches if s.final and s.state is not SwitchState.COMMITTED]
-        own = [switch for switch in failed if switch.reason is not Reason.EARLIER_STEP_FAILED]
-        self._wishes.failed({gpu for switch in own for gpu in switch.step.gpus}, now.monotonic)
         return (*journal, *self._arrived(now), *actions, *self._publish(), fx.Scan())
 
     # -- work of its own -------------------------------------------------------------------------------------
@@ -306,18 +248,17 @@ class Reconciler:
     def _next_work(self, now: fx.Instant) -> Effects:
         """What to do when nothing runs: go on after a restart, complete a memory change, place claims, pursue wishes."""
         node = self._node
-        if self._transaction is not None:
+        if self._changes.active is not None:
             return ()
         if node.reload_seen and not node.driver_gone:
             node.reload_seen = False
             self._wishes.open(self._wished)
-            self._to_resume |= {change.name for change in node.changes.values() if change.current is not None}
+            self._changes.driver_loaded()
         self._wishes.open(node.arrivals() & self._wished)
-        for change in sorted(node.changes.values(), key=lambda change: change.state is SwitchState.AWAITING_RELOAD):
-            if change.current is not None and (change.name in self._to_resume or goes_on(change, node.observed)):
-                self._to_resume.discard(change.name)
-                return self._begin(change, now)
-        settled = self._claim_events.settle(now, self._under_way)
+        unfinished = self._changes.resumable()
+        if unfinished is not None:
+            return self._begin(unfinished, now)
+        settled = self._claim_events.settle(now, self._changes.under_way)
         wanted = self._claim_events.pursue(now)
         begun = self._switch_for(wanted.claim, wanted.switches, now) if wanted is not None else ()
         if begun:
@@ -336,13 +277,14 @@ class Reconciler:
         if not planned.steps:
             return told
         name = unused(f"wish-{self._boot_id[:8]}-{now.wall:.3f}", node.changes)
-        change = self._new_change(name, "wish", wishes.items(), planned, now)
-        return (*told, *self._keep(change, now, "plan_accepted", "the GPUs are idle"), *self._begin(change, now))
+        change = self._changes.new(name, "wish", wishes.items(), planned, now)
+        kept = self._changes.keep(change, now, "plan_accepted", "the GPUs are idle")
+        return (*told, *kept, *self._begin(change, now))
 
     # -- claims ----------------------------------------------------------------------------------------------
 
     def _claim_requested(self, event: fx.ClaimRequested, now: fx.Instant) -> Effects:
-        answer = self._claim_events.requested(event, self._under_way, now)
+        answer = self._claim_events.requested(event, self._changes.under_way, now)
         if isinstance(answer, Wanted):
             return self._switch_for(answer.claim, answer.switches, now, event.request)
         return self._answered(answer)
@@ -355,11 +297,11 @@ class Reconciler:
         planned = self.plan(switches)
         if planned.refusals:
             return (fx.Reply(request, PlanRefusedError(planned)),) if request else ()
-        change = replace(self._new_change(name, "claim", switches, planned, now), requester_uid=claim.owner_uid)
+        change = self._changes.new(name, "claim", switches, planned, now, claim.owner_uid)
         claim = replace(claim, change=name)
         self._desk.claims[claim.name] = claim
         words = f"makes room for claim {claim.name}"
-        kept = self._keep(change, now, "plan_accepted", words, (claim,))
+        kept = self._changes.keep(change, now, "plan_accepted", words, (claim,))
         reply: Effects = (fx.Reply(request, claim),) if request else ()
         return (*self._answered((*kept, *reply)), *self._begin(change, now))
 
@@ -382,11 +324,10 @@ class Reconciler:
         """A new snapshot if anything in it has changed; none before the first look at the node has ended."""
         if not self._looked:
             return ()
-        active = self._transaction.change if self._transaction is not None else None
         desk = self._desk
         self._taken |= desk.taken
         claims, holders = tuple(desk.claims.values()), tuple(desk.holders.values())
-        snapshot = self._node.refresh(active, claims, holders, self._memory.board())
+        snapshot = self._node.refresh(self._changes.active, claims, holders, self._memory.board())
         return (fx.Publish(snapshot),) if snapshot is not None else ()
 
     def _answered(self, effects: Effects) -> Effects:

@@ -8,16 +8,11 @@ from dataclasses import replace
 from aimd.domain.claim import Assignment, Claim
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.serving import PartitionKey, ServedModel, ServedPartition
-from aimd.domain.switch import SwitchState
-
-# The partitions of the GPU are about to be others, whatever the daemon that began this remembers.
-_BETWEEN = frozenset({SwitchState.SWITCHING, SwitchState.RESCANNING, SwitchState.VERIFYING, SwitchState.ROLLING_BACK})
 
 
 def between_modes(snapshot: NodeSnapshot) -> frozenset[str]:
     """GPUs whose switch has been written, or may have been."""
-    current = [change.switches[change.current] for change in snapshot.changes if change.current is not None]
-    return frozenset(gpu for switch in current if switch.state in _BETWEEN for gpu in switch.step.gpus)
+    return frozenset(gpu for change in snapshot.changes for gpu in change.between)
 
 
 def served_partitions(snapshot: NodeSnapshot, closed: AbstractSet[str] = frozenset()) -> tuple[ServedPartition, ...]:

@@ -24,7 +24,6 @@ HOLDER_POLL_SECONDS = 0.1
 SCAN_RETRY_SECONDS = 0.1
 LOAD_POLL_SECONDS = 0.25
 FAILED_EFFECT_SECONDS = 0.5
-_HIDDEN = frozenset({SwitchState.SWITCHING, SwitchState.RESCANNING, SwitchState.VERIFYING, SwitchState.ROLLING_BACK})
 
 
 class Transaction:
@@ -56,14 +55,6 @@ class Transaction:
             (SwitchState.ROLLING_BACK, fx.HoldersSeen): self._holders_after_refusal,
             (SwitchState.ROLLING_BACK, fx.Scanned): self._rolled_back,
         }
-
-    @property
-    def hidden(self) -> frozenset[str]:
-        """GPUs whose partitions are between two modes: they are shown as they were until the switch has ended."""
-        index = self.change.current
-        if index is None or self.change.switches[index].state not in _HIDDEN:
-            return frozenset()
-        return frozenset(self.change.switches[index].step.gpus)
 
     @property
     def gpu(self) -> str:

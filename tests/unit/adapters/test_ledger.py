@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 import aimd
-from aimd.adapters.ledger import KEPT_CHANGES, KEPT_EVENTS, PRUNING_INTERVAL, SCHEMA_VERSION, SqliteLedger
+from aimd.adapters.ledger import KEPT_EVENTS, PRUNING_INTERVAL, SCHEMA_VERSION, SqliteLedger
 from aimd.domain.accounting import FindingKind, MemoryFinding
 from aimd.domain.event import Event
-from aimd.domain.ledger import GpuRecord, LedgerState, LedgerWrite, MemoryRecord
+from aimd.domain.ledger import KEPT_CHANGES, GpuRecord, LedgerState, LedgerWrite, MemoryRecord
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.plan import Reason, Step, StepKind
 from aimd.domain.switch import ModeChange, Switch, SwitchState
