@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
@@ -13,6 +12,7 @@ from typing import TypeVar
 
 from aimd.adapters.journal import about
 from aimd.daemon.execute import Executor
+from aimd.daemon.published import Published
 from aimd.domain.claim import Claim, ClaimSpec
 from aimd.domain.event import TROUBLES
 from aimd.domain.event import Event as NodeEvent
@@ -39,8 +39,13 @@ Asked = TypeVar("Asked")
 Reload = Callable[[], tuple[fx.Reconfigured, list[str], list[str]]]
 
 
+def published_node(reconciler: Reconciler) -> Published[NodeSnapshot]:
+    """What is shown of the node, by generation, before anything was."""
+    return Published(reconciler.snapshot, lambda snapshot: snapshot.generation)
+
+
 class ControlLoop:
-    """ports.ControlPlane over a Reconciler.
+    """ports.ControlPlane over a Reconciler; publishes the node in `node`, which others may follow without the loop.
 
     Commits and publishing are done in order inside a turn; everything that may take long runs beside the loop and
     comes back as an event.
@@ -53,6 +58,7 @@ class ControlLoop:
         ledger: Ledger,
         poll_seconds: float,
         reload: Reload | None = None,
+        node: Published[NodeSnapshot] | None = None,
     ) -> None:
         self._reload = reload
         self._reconciler = reconciler
@@ -63,8 +69,7 @@ class ControlLoop:
         self._beat_asked = False
         self._requests = itertools.count(1)
         self._replies: dict[int, asyncio.Future[fx.Answer]] = {}
-        self._snapshot = reconciler.snapshot
-        self._published = asyncio.Event()
+        self._node = node or published_node(reconciler)
         self._tasks: set[asyncio.Task[None]] = set()
         self.looked = asyncio.Event()  # the first scan has ended, well or not
         self.ready = asyncio.Event()
@@ -80,7 +85,7 @@ class ControlLoop:
     @property
     def snapshot(self) -> NodeSnapshot:
         """The one published last: what it tells is durable, unlike what the reconciler has just decided."""
-        return self._snapshot
+        return self._node.latest()
 
     async def plan(self, wishes: Sequence[tuple[str, PartitionMode]], *, drain: bool = False) -> Plan:
         seen = await self._executor.perform(fx.ListHolders(token=0))  # a poll may be seconds ago
@@ -152,13 +157,7 @@ class ControlLoop:
         return await self._executor.on_ledger(lambda: self._ledger.events(after=after, limit=limit))
 
     async def changed(self, generation: int, timeout: float) -> NodeSnapshot:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._newer(generation), timeout)
-        return self.snapshot
-
-    async def _newer(self, generation: int) -> None:
-        while self.snapshot.generation <= generation:
-            await self._published.wait()
+        return await self._node.newer(generation, timeout)
 
     # -- running ---------------------------------------------------------------------------------------------
 
@@ -212,9 +211,7 @@ class ControlLoop:
         elif isinstance(effect, fx.Reply):
             self._answer(effect.request, effect.result)
         elif isinstance(effect, fx.Publish):
-            self._snapshot = effect.snapshot
-            self._published.set()
-            self._published = asyncio.Event()
+            self._node.publish(effect.snapshot)
             self.looked.set()
             if effect.snapshot.ready:
                 self.ready.set()

@@ -8,13 +8,13 @@ of the latencies alone keeps the interpreter for 20 to 50 ms of that, in which t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from aimd.daemon.dispatching import CLASSES, DispatchService
+from aimd.daemon.published import Published
 from aimd.daemon.totals import AcquireTotals
 from aimd.dispatch.core import ModelCells, cell_value
 from aimd.dispatch.values import SECOND, CoreSnapshot, End, ModelSnapshot, Outcome
@@ -58,21 +58,14 @@ class Observer:
         self._history = TrafficHistory(lru_cache(None)(lambda cell: cell_value(cell) / SECOND), first_number)
         self._counted: Sequence[object] = []
         self._cells: tuple[ModelCells, ...] = ()
-        self._board: TrafficBoard | None = None
-        self._told = asyncio.Event()
+        self._boards = Published[TrafficBoard | None](None, lambda board: -1 if board is None else board.number)
 
     @property
     def board(self) -> TrafficBoard | None:
-        return self._board
+        return self._boards.latest()
 
     async def newer(self, number: int, timeout: float) -> TrafficBoard | None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._newer(number), timeout)
-        return self._board
-
-    async def _newer(self, number: int) -> None:
-        while self._board is None or self._board.number <= number:
-            await self._told.wait()
+        return await self._boards.newer(number, timeout)
 
     def begin(self) -> asyncio.Task[None]:
         """Sample until the task is cancelled; it is over when no thread uses the core any more."""
@@ -91,12 +84,10 @@ class Observer:
         served, claims = self._service.served(), self._snapshot().claims
         working = asyncio.get_running_loop().run_in_executor(None, self._read, served, claims)
         try:
-            self._board = await asyncio.shield(working)
+            self._boards.publish(await asyncio.shield(working))
         except asyncio.CancelledError:
             await asyncio.wait([working])
             raise
-        self._told.set()
-        self._told = asyncio.Event()
 
     def _read(self, served: Served, claims: Iterable[Claim]) -> TrafficBoard:
         counters = self._service.counters()

@@ -30,7 +30,7 @@ from aimd.daemon.counting import CountedControl, CountedLedger, TimedReconciler,
 from aimd.daemon.dispatch_setup import dispatch_service
 from aimd.daemon.dispatching import DispatchService
 from aimd.daemon.execute import Executor
-from aimd.daemon.loop import ControlLoop, Reload
+from aimd.daemon.loop import ControlLoop, Reload, published_node
 from aimd.daemon.metering import DispatchMeter
 from aimd.daemon.metrics import Sources, metrics_served
 from aimd.daemon.observing import Observer
@@ -153,22 +153,23 @@ async def run(
             instruments, totals = Instruments(), AcquireTotals()
             ledger = CountedLedger(SqliteLedger(Path(paths.state) / "ledger.db", time.time()), instruments)
             given = supervision.sockets
+            generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
+            reconciler = TimedReconciler(policy_of(config), machine.boot_id, generation, instruments)
+            shown = published_node(reconciler)
             service, listening = dispatch_service(
-                config, paths, machine.boot_id, operators, lambda: loop.snapshot, given.get("dispatch")
+                config, paths, machine.boot_id, operators, shown.latest, given.get("dispatch")
             )
             probe = memory_probe(config, machine.sysfs, paths, simulated=machine.simulated is not None)
             executor = Executor(_driver(config, machine), LinuxProcesses(), service, probe)
-            generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
-            reconciler = TimedReconciler(policy_of(config), machine.boot_id, generation, instruments)
             reload = _reload(config_path, config, service, instruments, supervision)
-            loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload)
+            loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload, shown)
             root = config.sysfs_root if machine.simulated is None else None
-            observer = Observer(service, lambda: loop.snapshot, generation, totals)
-            prober = Prober(probe, lambda: loop.snapshot, loop.changed, config.probe_seconds, loop.post)
+            observer = Observer(service, shown.latest, generation, totals)
+            prober = Prober(probe, shown.latest, shown.newer, config.probe_seconds, loop.post)
             node_facts = NodeFacts(machine.boot_id, machine.simulated, started, root)
             api = LocalApi(CountedControl(loop, instruments), operators, node_facts, observer)
-            meter = DispatchMeter(service, lambda: loop.snapshot, totals)
-            telemetry = TelemetrySampler(AmdgpuTelemetry(machine.sysfs), lambda: loop.snapshot)
+            meter = DispatchMeter(service, shown.latest, totals)
+            telemetry = TelemetrySampler(AmdgpuTelemetry(machine.sysfs), shown.latest)
             sources = Sources(loop, observer, meter, simulated=root is None, telemetry=telemetry)
             sockets = Path(paths.runtime)
             metrics = metrics_served(sources, instruments, config.metrics, sockets, given.get("metrics"))
