@@ -108,10 +108,11 @@ class PodRequest:
 
 @dataclass(frozen=True, slots=True)
 class PodReplica:
-    """The pod that is a replica of a claim."""
+    """The pod that is a replica of a claim. `asks` has the memory, modes and place that it asked for itself."""
 
     replica: int
     pod: PodRef
+    asks: ClaimSpec
 
 
 class ClaimState(str, Enum):
@@ -166,6 +167,23 @@ class Claim:
         """Numbers of the replicas that have no place."""
         placed = {assignment.replica for assignment in self.assignments}
         return tuple(number for number in self.numbers if number not in placed)
+
+    @property
+    def unplaced(self) -> tuple[tuple[ClaimSpec, tuple[int, ...]], ...]:
+        """What is to be placed: for each place that is asked for the numbers of the replicas that ask for it.
+
+        Pods of one model differ while their service is being changed: memory, modes and place are each pod's own.
+        """
+        if not self.pods:
+            return ((self.spec, self.missing),) if self.missing else ()
+        found: dict[ClaimSpec, tuple[int, ...]] = {}
+        for one in self.pods:
+            if one.replica in self.missing:
+                own, asks = self.spec, one.asks
+                own = replace(own, memory_units=asks.memory_units, mode=asks.mode)
+                own = replace(own, partition=asks.partition, preferred=asks.preferred)
+                found[own] = (*found.get(own, ()), one.replica)
+        return tuple(found.items())
 
     def replica_of(self, pod: str | None) -> int | None:
         """Number of the replica that the pod of this UID is, None if it is none."""

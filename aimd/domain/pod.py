@@ -35,6 +35,7 @@ class Pod:
     Attributes:
         phase: Pending, Running, Succeeded, Failed or Unknown (core/v1 PodPhase).
         deleting: `metadata.deletionTimestamp` is set: its processes are about to end.
+        created: RFC 3339, orders the pods of a model.
         claimed: it holds a ResourceClaim; if that is one of our driver it is placed by that alone.
     """
 
@@ -44,6 +45,7 @@ class Pod:
     owners: tuple[Owner, ...] = ()
     phase: str = "Pending"
     deleting: bool = False
+    created: str = ""
     claimed: bool = False
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from aimd.domain.claim import Assignment, Claim, ClaimSpec, ClaimState
-from aimd.domain.gpu import Holder
+from aimd.domain.gpu import Holder, Observed
 from aimd.domain.ledger import HolderRecord, holders_on
 from aimd.domain.memory import nominal_units
 from aimd.domain.modes import PartitionMode
@@ -140,9 +140,7 @@ class ClaimDesk:
             change=under_way.change,
             unswitchable=resting,
         )
-        found = place(claim.name, claim.spec, node.observed, occupancy, claim.missing)
-        if isinstance(found, Refusal) and claim.pods:  # each is a pod of its own: it need not wait for the others
-            found = place(claim.name, claim.spec, node.observed, occupancy, claim.missing[:1])
+        found = _found(claim, node.observed, occupancy)
         if isinstance(found, Refusal):
             return found
         placed = claim.placed(tuple(_dated(assignment, node) for assignment in found.assignments))
@@ -180,7 +178,7 @@ class ClaimDesk:
             if each.state is ClaimState.SWITCHING or assignment.gpu not in under_way.gpus
         )
         observed = under_way.afterwards(node.observed)
-        return place(claim.name, claim.spec, observed, self._occupancy(node, staying), claim.missing)
+        return _found(claim, observed, self._occupancy(node, staying))
 
     def join(self, event: fx.HolderJoined, busy: Collection[str]) -> HolderRecord:
         """The process as holder of a replica; the same process again gets the same answer.
@@ -290,6 +288,21 @@ class ClaimDesk:
             if wanted.claim != claim and (not wanted.switches or switching):
                 return wanted
         return None
+
+
+def _found(claim: Claim, observed: Observed, occupancy: Occupancy) -> Placement | Refusal:
+    """Places for all of the claim that has none, or the reason why not.
+
+    Pods need not wait for one another: of those that do not fit together the first one that fits is placed.
+    """
+    refusals = []
+    for spec, numbers in claim.unplaced:
+        for some in (numbers, numbers[:1]) if claim.pods and len(numbers) > 1 else (numbers,):
+            found = place(claim.name, spec, observed, occupancy, some)
+            if not isinstance(found, Refusal):
+                return found
+            refusals.append(found)
+    return refusals[0] if refusals else Placement((), ())
 
 
 def waiting(claim: Claim, change: str, refusal: Refusal | None = None) -> Claim:

@@ -63,10 +63,13 @@ def _with_pods(claim: Claim, requests: Iterable[PodRequest]) -> Claim:
     """The claim with these pods as its replicas, numbered as before or by the lowest number that is free."""
     requests = sorted(requests, key=lambda request: (request.created, request.pod))
     known = {one.pod: one.replica for one in claim.pods}
+    asks = {request.pod: request.spec for request in requests}
     numbers = {request.pod: known[request.pod] for request in requests if request.pod in known}
     free = (number for number in count() if number not in known.values())
     numbers |= {request.pod: next(free) for request in requests if request.pod not in numbers}
-    pods = tuple(sorted((PodReplica(number, pod) for pod, number in numbers.items()), key=lambda one: one.replica))
+    pods = tuple(
+        sorted((PodReplica(number, pod, asks[pod]) for pod, number in numbers.items()), key=lambda one: one.replica)
+    )
     spec = replace(requests[-1].spec, replicas=len(pods))
     assignments = tuple(a for a in claim.assignments if a.replica in numbers.values())
     claim = replace(claim, spec=spec, pods=pods, assignments=assignments)

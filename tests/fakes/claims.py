@@ -97,7 +97,8 @@ def _misplaced(
         return [
             f"{assignment.name} has epoch {assignment.mode_epoch} of {assignment.gpu}, now {epochs[assignment.gpu]}"
         ]
-    wish, pinned, mode = claim.spec.mode, claim.spec.partition, modes[assignment.gpu]
+    asks = next((one.asks for one in claim.pods if one.replica == assignment.replica), claim.spec)
+    wish, pinned, mode = asks.mode, asks.partition, modes[assignment.gpu]
     found = []
     # A mode that cannot be read (a GPU in reset) contradicts no wish.
     pairs = ((wish.compute, mode.compute), (wish.memory, mode.memory))

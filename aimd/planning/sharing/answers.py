@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aimd.domain.claim import Assignment, Claim, ClaimState, PodRequest
+from aimd.domain.memory import UNITS_PER_GB, nominal_gb
+from aimd.domain.node import NodeSnapshot
 from aimd.domain.pod import PodRef
+from aimd.planning.sharing.requests import Asked
+
+INVALID = "InvalidGpuSharing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +58,60 @@ class Answer:
         if self.place is not None:
             return {**whose, **self.place.told()}
         return {**whose, "reason": self.reason or "Pending", "message": self.message or "it waits for its partition"}
+
+
+def answers(snapshot: NodeSnapshot, asked: Asked) -> dict[PodRef, Answer]:
+    """What is answered to every pod that asks, in the order in which they ask."""
+    claims = {claim.name: claim for claim in snapshot.claims}
+    reserved: dict[tuple[str, int], int] = {}
+    for claim in snapshot.claims:
+        for one in claim.assignments:
+            reserved[one.place] = reserved.get(one.place, 0) + one.memory_units
+    found = {one.pod: _answer(one, claims.get(one.model), snapshot, reserved) for one in asked.requests}
+    return found | {pod.ref: Answer(pod.ref, None, INVALID, refused.message) for pod, refused in asked.refused}
+
+
+def _answer(
+    request: PodRequest, claim: Claim | None, snapshot: NodeSnapshot, reserved: Mapping[tuple[str, int], int]
+) -> Answer:
+    pod = request.pod
+    if claim is None:
+        return Answer(pod, None, "Pending", "the node has not come to it yet")
+    number = claim.replica_of(pod.uid)
+    if number is None:
+        if not claim.pods:
+            return Answer(pod, None, "NameTaken", f"the node has a claim {claim.name} that no pod has made")
+        return Answer(pod, None, "Pending", "the node has not come to it yet")
+    assignment = next((one for one in claim.assignments if one.replica == number), None)
+    if assignment is None or claim.state is ClaimState.SWITCHING:
+        reason = claim.reason.value if claim.reason is not None else claim.state.value
+        return Answer(pod, None, "".join(word.title() for word in reason.split("_")), claim.waits_for)
+    place = _place(assignment, snapshot, reserved)
+    if place is None:
+        return Answer(pod, None, "Pending", "its GPU is between two modes")
+    return Answer(pod, place)
+
+
+def _place(assignment: Assignment, snapshot: NodeSnapshot, reserved: Mapping[tuple[str, int], int]) -> Place | None:
+    status = next((one for one in snapshot.gpus if one.gpu.pci_address == assignment.gpu), None)
+    if status is None or status.mode_epoch != assignment.mode_epoch:
+        return None
+    partition = next((one for one in status.gpu.partitions if one.index == assignment.index), None)
+    if partition is None:
+        return None
+    mode = status.gpu.mode
+    size = nominal_gb(partition.memory_bytes) if partition.memory_bytes is not None else None
+    return Place(
+        partition=f"{status.name}/{assignment.index}",
+        compute_mode=mode.compute.value if mode.compute is not None else None,
+        memory_mode=mode.memory.value if mode.memory is not None else None,
+        size_gb=size,
+        allocated_gb=_gb(assignment.memory_units),
+        available_gb=_gb(size * UNITS_PER_GB - reserved.get(assignment.place, 0)) if size is not None else None,
+    )
+
+
+def _gb(units: int) -> float:
+    """Whole numbers as such: 8, not 8.0."""
+    gb = units / UNITS_PER_GB
+    return int(gb) if gb == int(gb) else gb

@@ -196,7 +196,10 @@ def test_a_place_of_another_epoch_is_no_place() -> None:
 TWO_PODS = replace(
     claim("default/llama", (GPU0, 3), (GPU1, 0), qos=QosClass.LOW),
     owner_uid=0,
-    pods=(PodReplica(0, PodRef("default", "llama-0", POD)), PodReplica(1, PodRef("default", "llama-1", "another"))),
+    pods=(
+        PodReplica(0, PodRef("default", "llama-0", POD), ClaimSpec(1024)),
+        PodReplica(1, PodRef("default", "llama-1", "another"), ClaimSpec(1024)),
+    ),
 )
 
 

@@ -49,7 +49,7 @@ def test_pods_of_a_model_are_replicas_of_one_claim() -> None:
     see(made, request(1), request(2))
     found = claim(made)
     assert (found.state, len(found.assignments), found.spec.replicas) == (ClaimState.PLACED, 2, 2)
-    assert found.pods == (PodReplica(0, pod(1)), PodReplica(1, pod(2)))
+    assert found.pods == tuple(PodReplica(number, pod(number + 1), spec(8, "CPX")) for number in (0, 1))
     assert kinds(made) == ["claim_requested", "claim_placed"]
 
 
@@ -70,7 +70,7 @@ def test_a_pod_that_goes_gives_up_its_own_replica() -> None:
     assert claim(made).numbers == (0, 2)
     assert claim(made).state is ClaimState.PLACED
     see(made, request(1), request(3), request(4))
-    assert claim(made).pods == (PodReplica(0, pod(1)), PodReplica(1, pod(4)), PodReplica(2, pod(3)))
+    assert [(one.replica, one.pod) for one in claim(made).pods] == [(0, pod(1)), (1, pod(4)), (2, pod(3))]
 
 
 def test_a_pod_of_the_same_name_is_another_one() -> None:
@@ -181,6 +181,20 @@ def test_class_limit_and_weight_of_the_newest_pod_count_at_once_memory_does_not(
     assert [a.memory_units for a in claim(made).assignments] == [8 * 1024, 16 * 1024]
     (model, *_) = [one for place in served_partitions(made.snapshot) for one in place.models]
     assert (model.qos, model.weight) == (QosClass.HIGH, 7)
+
+
+def test_memory_and_place_are_each_pods_own_also_when_they_are_seen_together() -> None:
+    made = desk("CPX/NPS1")
+    see(made, request(1, spec(8, at=(ADDRESSES[0], 5))), request(2, spec(16, at=(ADDRESSES[0], 6))))
+    assert [(a.index, a.memory_units) for a in claim(made).assignments] == [(5, 8 * 1024), (6, 16 * 1024)]
+
+
+def test_one_that_fits_does_not_wait_for_one_that_does_not() -> None:
+    made = desk("CPX/NPS1")
+    see(made, request(1, spec(25, "CPX")), request(2, spec(8, "CPX")))
+    assert [a.replica for a in claim(made).assignments] == [1]
+    assert claim(made).state is ClaimState.PENDING
+    assert "25" in (claim(made).message or "")
 
 
 def test_the_newest_counts_in_whatever_order_they_are_seen() -> None:
