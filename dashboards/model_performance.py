@@ -9,6 +9,8 @@ LATENCY = "aim_model_request_latency_seconds"
 WAIT = "aim_model_request_queue_wait_seconds"
 ENDED = f"sum by (model) (rate(aim_model_requests_total{{{MODEL}}}{RATE}))"
 DONE = f'sum by (model) (rate(aim_model_requests_total{{{MODEL},outcome="released"}}{RATE}))'
+# What a floor counts: every lease that was given back (aimd/domain/traffic.py).
+RETURNED = f'sum by (model) (rate(aim_model_requests_total{{{MODEL},outcome=~"released|late|failed"}}{RATE}))'
 TAKEN_BACK = f'(sum by (model) (rate(aim_model_requests_total{{{MODEL},outcome="cancelled"}}{RATE})) or {ENDED} * 0)'
 GOOD, SPENT = (
     f"sum by (model) (increase(aim_model_slo_{kind}_total{{{MODEL}}}[$__range]))" for kind in ("good", "bad")
@@ -159,9 +161,11 @@ SLO_ROW = Row(
         ),
         Panel(
             "Throughput and its floor",
-            "Releases per second of models that have a floor, and the floor.",
+            "Releases per second, well and in time or not, of models that have a floor, and the floor.",
             (
-                Query(f"{DONE} and on (model) max by (model) (aim_model_slo_throughput_floor{{{MODEL}}})", "{{model}}"),
+                Query(
+                    f"{RETURNED} and on (model) max by (model) (aim_model_slo_throughput_floor{{{MODEL}}})", "{{model}}"
+                ),
                 Query(f"max by (model) (aim_model_slo_throughput_floor{{{MODEL}}})", "{{model}} floor"),
             ),
             unit="reqps",

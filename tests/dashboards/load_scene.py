@@ -22,11 +22,12 @@ from tests.e2e.programs import AIMCTL, ROOT, Daemon
 GIB = 1 << 30
 GPUS = ("0000:05:00.0", "0000:27:00.0", "0000:47:00.0")
 SLOTS, QUEUE_LIMIT = 8, 12
-CHAT_TARGET_SECONDS, CHAT_OBJECTIVE, EMBED_FLOOR = 0.25, 0.9, 2.0
+CHAT_TARGET_SECONDS, CHAT_OBJECTIVE = 0.25, 0.9
+FLOORS = {"chat": 8.0, "embed": 2.0}
 GRANTS = {
     "chat": ("--memory", "14", "--qos", "high", "--replicas", "2", "--guarantee", "2", "--limit", "4", "--compute", "CPX",
-             "--slo-latency", str(CHAT_TARGET_SECONDS), "--slo-objective", str(CHAT_OBJECTIVE)),
-    "embed": ("--memory", "4", "--qos", "medium", "--partition", "gpu0/0", "--slo-throughput", str(EMBED_FLOOR)),
+             "--slo-latency", str(CHAT_TARGET_SECONDS), "--slo-objective", str(CHAT_OBJECTIVE), "--slo-throughput", str(FLOORS["chat"])),
+    "embed": ("--memory", "4", "--qos", "medium", "--partition", "gpu0/0", "--slo-throughput", str(FLOORS["embed"])),
     "batch": ("--memory", "40", "--qos", "low", "--limit", "2", "--partition", "gpu1/0"),
 }  # fmt: skip
 # Holds lie in the middle of a bucket: most in 50 to 100 ms, some in 100 to 250, some beyond the target, some fail.

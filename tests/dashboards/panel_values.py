@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import aimd
 from aimd.domain.metering import BUCKETS_SECONDS
 from tests.dashboards.expected_values import Bounds, about
-from tests.dashboards.load_scene import CHAT_TARGET_SECONDS, EMBED_FLOOR, GPUS, SLOTS
+from tests.dashboards.load_scene import CHAT_TARGET_SECONDS, FLOORS, GPUS, SLOTS
 from tests.dashboards.load_seen import PLACES, SAMPLE_AGE_SECONDS, WINDOW
 from tests.dashboards.load_truth import quantile_bounds
 from tests.dashboards.panel_look import (
@@ -170,6 +170,11 @@ def rejections(look: Look) -> Values:
     return look.window.rates(chosen, lambda r: (r.model, r.outcome))
 
 
+def given_back(look: Look) -> Values:
+    """What a floor is about, late or not: clients know of no difference."""
+    return look.window.rates(lambda r: r.model in FLOORS and r.outcome in ("released", "failed"), lambda r: (r.model,))
+
+
 def waits_by_class(look: Look) -> Values:
     classes = [("chat", "high"), ("embed", "medium"), ("embed", "low"), ("batch", "low")]
     return {one: look.quantile(0.95, lambda r, one=one: (r.model, r.klass) == one, wait=True) for one in classes}
@@ -203,6 +208,7 @@ MODELS: Mapping[str, tuple[Check, ...]] = {
                 ("chat", "latency"): about(0),
                 ("embed", "latency"): about(0),
                 ("embed", "throughput"): Bounds(0, 1),
+                ("chat", "throughput"): Bounds(0, 1),
             },
         ),
     ),
@@ -210,13 +216,8 @@ MODELS: Mapping[str, tuple[Check, ...]] = {
     "Error budget left": (Check(("model",), budget_left),),
     "What used up the budget": (Check(("model", "reason"), spent),),
     "Throughput and its floor": (
-        Check(
-            ("model",),
-            lambda look: look.window.rates(
-                lambda r: r.model == "embed" and r.outcome == "released", lambda r: (r.model,)
-            ),
-        ),
-        Check(("model",), lambda _: {("embed",): about(EMBED_FLOOR)}),
+        Check(("model",), given_back),
+        Check(("model",), lambda _: {(model,): about(floor) for model, floor in FLOORS.items()}),
     ),
     "Latency and its target": (
         Check(("model",), lambda look: {("chat",): look.quantile(0.99, of_model("chat"))}),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from aimd.domain.metering import BUCKETS_SECONDS
-from tests.dashboards.load_scene import CHAT_OBJECTIVE, CHAT_TARGET_SECONDS, EMBED_FLOOR, GIB, GPUS, SLOTS
+from tests.dashboards.load_scene import CHAT_OBJECTIVE, CHAT_TARGET_SECONDS, FLOORS, GIB, GPUS, SLOTS
 from tests.dashboards.load_seen import (
     LOAD_SECONDS,
     OLD_SECONDS,
@@ -233,7 +233,7 @@ def test_free_memory(seen: Seen) -> None:
 def test_service_level(seen: Seen) -> None:
     assert seen.values("aim_model_slo_objective_ratio")["chat",] == CHAT_OBJECTIVE
     assert seen.values("aim_model_slo_latency_target_seconds") == {("chat",): CHAT_TARGET_SECONDS}
-    assert seen.values("aim_model_slo_throughput_floor") == {("embed",): EMBED_FLOOR}
+    assert seen.values("aim_model_slo_throughput_floor") == {(model,): floor for model, floor in FLOORS.items()}
     good = seen.values("aim_model_slo_good_total")
     bad = seen.values("aim_model_slo_bad_total")
     requests_ = seen.values("sum by (model, outcome) (aim_model_requests_total)")
