@@ -50,6 +50,12 @@ def of(family, kind=socket.SOCK_STREAM):
     socket.socket(family, kind).close()
 
 
+def credential():
+    """The file itself, not the empty one that stands in for it."""
+    if not Path(os.environ["CREDENTIALS_DIRECTORY"], "kubeconfig").read_text().strip():
+        raise OSError(errno.ENODATA, "it is empty")
+
+
 def local_port():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -70,7 +76,7 @@ ATTEMPTS = {
     "write /opt/aimd": lambda: write("/opt/aimd/probe"),
     "write /proc/sys": lambda: write("/proc/sys/kernel/panic", "0", os.O_WRONLY),
     "write a control group": lambda: write("/sys/fs/cgroup/cgroup.procs", "1", os.O_WRONLY),
-    "see /home": lambda: os.listdir("/root"),  # noqa: PTH208 - iterdir is lazy
+    "see /home": lambda: os.listdir("/home"),  # noqa: PTH208 - iterdir is lazy
     "mount": lambda: call("mount", b"none", b"/tmp", b"tmpfs", 0, None),
     "ptrace": lambda: call("ptrace", PTRACE_ATTACH, 1, None, None),
     "load a module": lambda: call("syscall", 175, None, 0, b""),
@@ -96,7 +102,7 @@ ATTEMPTS = {
     "a local TCP port": local_port,
     "see other processes": lambda: Path("/proc/1/cmdline").read_bytes(),
     "watch another process": lambda: os.close(os.pidfd_open(1)),
-    "read a credential": lambda: Path(os.environ["CREDENTIALS_DIRECTORY"], "kubeconfig").read_bytes(),
+    "read a credential": credential,
 }
 
 

@@ -1,6 +1,7 @@
 """The life of the package: an older version, this one, another one that is removed and purged."""
 
 import json
+import os
 
 import pytest
 
@@ -10,6 +11,9 @@ from tests.systemd.machine import until
 
 @pytest.fixture(scope="module")
 def older(debian, tmp_path_factory):
+    """The package that AIMD_TEST_PREVIOUS_PACKAGE names; before the first release, this one by an older number."""
+    if named := os.environ.get("AIMD_TEST_PREVIOUS_PACKAGE"):
+        return named
     return tree.repacked(debian[1], tmp_path_factory.mktemp("older"), "0.0.1-1")
 
 

@@ -65,6 +65,8 @@ def outcomes(machine):
     (machine.root / "etc/systemd/system/probe.service").write_text(unit)
     for name, (major, minor) in DEVICES.items():
         machine.done("sh", "-c", f"mknod -m 666 /dev/{name} c {major} {minor}")
+    (machine.root / "etc/aimd/kubeconfig").touch(0o600)
+    (machine.root / "etc/aimd/kubeconfig").write_text("clusters: []\n")
     machine.done("systemctl", "daemon-reload")
     machine.done("systemctl", "start", "probe")
     lines = machine.done("journalctl", "-u", "probe", "-o", "cat", "--no-pager").splitlines()
