@@ -152,10 +152,10 @@ async def run(
         async with node(config, paths, simulate) as machine:
             instruments, totals = Instruments(), AcquireTotals()
             ledger = CountedLedger(SqliteLedger(Path(paths.state) / "ledger.db", time.time()), instruments)
-            given = supervision.sockets
             generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
             reconciler = TimedReconciler(policy_of(config), machine.boot_id, generation, instruments)
             shown = published_node(reconciler)
+            sockets, given = Path(paths.runtime), supervision.sockets
             service, listening = dispatch_service(
                 config, paths, machine.boot_id, operators, shown.latest, given.get("dispatch")
             )
@@ -171,7 +171,6 @@ async def run(
             meter = DispatchMeter(service, shown.latest, totals)
             telemetry = TelemetrySampler(AmdgpuTelemetry(machine.sysfs), shown.latest)
             sources = Sources(loop, observer, meter, simulated=root is None, telemetry=telemetry)
-            sockets = Path(paths.runtime)
             metrics = metrics_served(sources, instruments, config.metrics, sockets, given.get("metrics"))
             try:
                 first = fx.Started(await executor.on_ledger(ledger.load), config.modes(), config.layout_digest())
