@@ -13,7 +13,8 @@ from aimd.adapters.callers import caller_of
 from aimd.adapters.http.listener import listen
 from aimd.adapters.http.peer import Operators
 from aimd.config import Allow, Config
-from aimd.daemon.dispatching import DispatchService, ServiceSettings
+from aimd.daemon.dispatch_served import ServiceSettings
+from aimd.daemon.dispatch_service import DispatchService
 from aimd.dispatch.lease_file import read_leases
 from aimd.dispatch.numbers import NumberBook
 from aimd.dispatch.server import Caps, DispatchServer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aimd.daemon.dispatching import CLASSES, DispatchService
+from aimd.daemon.dispatch_served import CLASSES
+from aimd.daemon.dispatch_service import DispatchService
 from aimd.daemon.totals import COMMON, AcquireTotals
 from aimd.dispatch.core import ModelHistograms, RawHistogram
 from aimd.dispatch.values import SECOND, End, ModelSnapshot, Outcome, PartitionSnapshot

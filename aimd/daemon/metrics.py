@@ -25,7 +25,7 @@ from aimd.config import METRICS_ADDRESS, Metrics
 from aimd.daemon.counting import ChangeWatch, watch_lag
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.metering import DispatchMeter
-from aimd.daemon.observing import Observer
+from aimd.daemon.sampling import Observer
 from aimd.domain.metering import DispatchReading, PodPlace, Telemetry
 from aimd.domain.node import NodeSnapshot
 from aimd.errors import AimdError, UnreachableError

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from aimd.config import Config, Dispatch, read_config
+from aimd.daemon.dispatch_served import ServiceSettings
 from aimd.daemon.dispatch_setup import settings_of
-from aimd.daemon.dispatching import ServiceSettings
 from aimd.daemon.loop import Reload
 from aimd.domain.accounting import OverrunPolicy
 from aimd.planning import effects as fx

@@ -27,15 +27,15 @@ from aimd.adapters.metrics.instruments import Instruments
 from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, holder_of, start_time_of
 from aimd.config import Config
 from aimd.daemon.counting import CountedControl, CountedLedger, TimedReconciler, counted_reload
+from aimd.daemon.dispatch_service import DispatchService
 from aimd.daemon.dispatch_setup import dispatch_service
-from aimd.daemon.dispatching import DispatchService
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop, Reload, published_node
 from aimd.daemon.metering import DispatchMeter
 from aimd.daemon.metrics import Sources, metrics_served
-from aimd.daemon.observing import Observer
 from aimd.daemon.probing import Prober, memory_probe
 from aimd.daemon.reload import policy_of, reloading
+from aimd.daemon.sampling import Observer
 from aimd.daemon.supervision import Supervision
 from aimd.daemon.telemetry import TelemetrySampler
 from aimd.daemon.totals import AcquireTotals

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from aimd.daemon import observing
-from aimd.daemon.observing import Observer, readings_of
+from aimd.daemon import sampling
+from aimd.daemon.sampling import Observer, readings_of
 from aimd.dispatch.core import NativeCore, cell_value, cells_of
 from aimd.dispatch.values import SECOND, Class, Limits, ModelConfig, PartitionConfig
 from aimd.domain.claim import Claim, ClaimSpec, QosClass, Slo
@@ -212,7 +212,7 @@ def test_it_goes_on_sampling():
 
     began = time.monotonic()
     asyncio.run(story())
-    assert time.monotonic() - began >= observing.SAMPLE_SECONDS - 0.1
+    assert time.monotonic() - began >= sampling.SAMPLE_SECONDS - 0.1
 
 
 def test_a_failure_is_told(caplog):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from aimd.daemon.dispatching import DispatchService, ServiceSettings
+from aimd.daemon.dispatch_served import ServiceSettings
+from aimd.daemon.dispatch_service import DispatchService
 from aimd.dispatch.numbers import NumberBook
 from aimd.dispatch.server import DispatchServer
 from aimd.dispatch.values import Limits

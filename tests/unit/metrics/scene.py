@@ -14,7 +14,7 @@ from aimd.adapters.metrics.instruments import Instruments
 from aimd.adapters.metrics.render import Renderer
 from aimd.adapters.metrics.view import View
 from aimd.daemon.metering import meter_of
-from aimd.daemon.observing import readings_of
+from aimd.daemon.sampling import readings_of
 from aimd.dispatch.core import NativeCore, cell_value, cells_of, histograms_of
 from aimd.dispatch.values import SECOND, Class, Limits, ModelConfig, Outcome, PartitionConfig
 from aimd.domain.accounting import ProbedGpu

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from aimd.daemon.dispatching import CLASSES, DispatchService
+from aimd.daemon.dispatch_served import CLASSES
+from aimd.daemon.dispatch_service import DispatchService
 from aimd.daemon.published import Published
 from aimd.daemon.totals import AcquireTotals
 from aimd.dispatch.core import ModelCells, cell_value
