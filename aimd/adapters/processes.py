@@ -19,6 +19,7 @@ from aimd.errors import NotFoundError, UnreachableError
 from aimd.ports import Remains
 
 COMMAND_LIMIT = 200
+CGROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))  # the latter beside version 1
 LOOK_SECONDS = 1.0  # between two looks at a holder's children
 MARKER = "AIM_HOLDER"
 
@@ -84,6 +85,19 @@ def scope_holder_of(pid: int) -> Identity | None:
         raise
     path = next((line[3:] for line in groups if line.startswith("0::")), "")
     return holder_of_scope(path)
+
+
+def _scope_populated(holder: Identity) -> bool:
+    """Whether the kernel counts a process in the holder's scope; False where its control group is not shown here."""
+    name = f"system.slice/aimd-claim-*-{holder[0]}.{holder[1]}.scope/cgroup.events"
+    for events in (path for top in CGROUPS for path in top.glob(name)):
+        try:
+            if "populated 1" in events.read_text("ascii").splitlines():
+                return True
+        except OSError as error:
+            if error.errno not in (*_GONE, errno.ENODEV):  # ENODEV: removed after it was opened
+                raise
+    return False
 
 
 def marked_holder_of(pid: int) -> Identity | None:
@@ -192,6 +206,8 @@ class LinuxProcesses:
         """Living processes of the holder that no other of them has started; None if that cannot be told now."""
         try:
             left = await asyncio.to_thread(self._living, holder)
+            if not left and await asyncio.to_thread(_scope_populated, holder):
+                return None  # /proc is read one by one: what forked and ended meanwhile was missed
             self._seen[holder] = left
             told, pids = {one: _stat(one[0]) for one in left}, {pid for pid, _ in left}
             # one that has ended meanwhile is nobody's child any more, and nothing that is left either

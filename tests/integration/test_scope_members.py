@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,18 @@ from tests.fakes.node import fast_state, running_node
 TOPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 # Once told to go on, it leaves a process without environment or parents behind, and ends. `$$` would be its own pid.
 AWAY = "read word; setsid env -i sleep 50 >/dev/null 2>&1 & wait_for_it=$!; read word; echo $wait_for_it; exit 0"
+
+
+# Every millisecond another process, until a second is over: whoever reads /proc one by one sees none of them at times.
+HOP = """\
+import os, sys, time
+sys.stdin.readline()
+end = time.monotonic() + 1.0
+while time.monotonic() < end:
+    if os.fork():
+        os._exit(0)
+    time.sleep(0.001)
+"""
 
 
 class FakeScope:
@@ -95,6 +108,30 @@ def test_a_process_that_left_everything_behind_is_the_holders(leader: subprocess
     assert holder_of(pid) == holder
     assert [each.pid for each in LinuxProcesses().members(*holder)] == [pid]
     assert LinuxProcesses().members(holder[0], holder[1] + 1) == (), "of another process that had this pid"
+
+
+def test_nobody_is_left_when_the_kernel_says_so(requires_root) -> None:
+    async def story() -> None:
+        command = [sys.executable, "-I", "-c", HOP]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env={}) as process:
+            try:
+                scope = FakeScope(process.pid)
+            except (OSError, StopIteration) as error:
+                process.kill()
+                pytest.skip(f"no control group of version 2 can be made here: {error!r}")
+            processes, start_time = LinuxProcesses(), start_time_of(process.pid)
+            try:
+                ending = asyncio.create_task(processes.ended(process.pid, start_time))
+                await asyncio.sleep(0.1)
+                await asyncio.to_thread(say, process)
+                remains = await ending
+                while remains.living:  # one of them was seen, which is another one by now
+                    remains = await processes.ended(process.pid, start_time, remains.living)
+                assert scope.pids() == []
+            finally:
+                scope.remove()
+
+    asyncio.run(story())
 
 
 def test_it_asks_for_leases_as_the_claims_process(leader: subprocess.Popen, scope: FakeScope) -> None:
