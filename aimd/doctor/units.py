@@ -75,8 +75,9 @@ def _failed(service: Service, facts: UnitFacts) -> Finding:
         why, hint = RESULTS.get(service.result, ("", LOOK))
     again = f"; started again {service.restarts} times" if service.restarts else ""
     # Exit codes from 200 on are systemd's own: the daemon has not run, and its last words are of another time.
-    said = service.result == "exit-code" and service.status < 200 and facts.last_lines
-    last = f"; its last line: {facts.last_lines[-1]}" if said else ""
+    ran = service.result == "exit-code" and service.status < 200
+    said = [line for line in facts.last_lines if not line.startswith("hint: ")] if ran else []
+    last = f"; its last words: {said[-1]}" if said else ""
     state = "fails to start" if service.sub == "auto-restart" else "has failed"
     return Finding(FAIL, SERVICE, f"it {state} ({ended}){': ' + why if why else ''}{again}{last}", hint)
 

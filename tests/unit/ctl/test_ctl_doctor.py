@@ -228,6 +228,8 @@ def test_on_the_command_line(aimctl, world: World) -> None:
     assert {line[:6] for line in lines} == {"ok    ", "warn  "}
     as_json = json.loads(aimctl("doctor", "-o", "json").stdout)["findings"]
     assert [each["check"] for each in as_json] == [line[6:].partition(":")[0] for line in lines]
+    of_units = {"systemd", "aimd.service"}
+    assert not of_units & {each["check"] for each in as_json}, "nothing of this machine, whose daemon it is not"
 
 
 def test_a_failing_check_is_1(aimctl, world: World) -> None:

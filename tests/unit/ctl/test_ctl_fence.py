@@ -102,6 +102,11 @@ def test_a_scope_that_does_not_come(root: Path) -> None:
     )
 
 
+def test_a_group_of_another_hierarchy_is_no_fence(root: Path) -> None:
+    (root / "proc/self/cgroup").write_text(f"1:name=systemd:/system.slice/{SCOPE.name}\n0::/\n")
+    assert enter(SCOPE, System(lambda _words: None, root, 0.05)) is not None
+
+
 def test_rules_that_the_kernel_does_not_apply_are_noticed(root: Path) -> None:
     """A file that can be opened, in the place of another GPU's render node."""
     (root / "dev/dri/renderD128").touch()

@@ -226,11 +226,13 @@ def test_a_unit_between_two_states() -> None:
 
 
 def test_why_a_start_has_failed() -> None:
-    found = failed("exit-code", code="exited", status=2, last_lines=("before", "error: gpus: unknown key"))
+    found = failed(
+        "exit-code", code="exited", status=2, last_lines=("before", "error: gpus: unknown key", "hint: read")
+    )
     assert found == Finding(
         FAIL,
         "aimd.service",
-        "it has failed (exit code 2): the configuration or the command line is not valid; its last line: error: gpus: unknown "
+        "it has failed (exit code 2): the configuration or the command line is not valid; its last words: error: gpus: unknown "
         "key",
         "aimd check-config /etc/aimd/aimd.toml, then systemctl start aimd",
     )
