@@ -14,7 +14,8 @@ from aimd.dispatch.policy import ModelShares, partition_config
 from aimd.dispatch.server import DispatchServer
 from aimd.dispatch.values import SECOND, Class, ModelConfig, PartitionConfig
 from aimd.domain.claim import QosClass
-from aimd.domain.serving import PartitionKey, Rule, ServedPartition
+from aimd.domain.partition import PartitionKey
+from aimd.domain.serving import Rule, ServedPartition
 from aimd.errors import InvalidInputError
 
 log = logging.getLogger("aimd.dispatch")

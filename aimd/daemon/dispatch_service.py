@@ -14,7 +14,8 @@ from aimd.dispatch.server import DispatchServer, Question
 from aimd.dispatch.values import SECOND, CoreSnapshot, Outcome
 from aimd.domain.metering import BUCKETS_SECONDS
 from aimd.domain.node import NodeSnapshot
-from aimd.domain.serving import Caller, PartitionKey
+from aimd.domain.partition import PartitionKey
+from aimd.domain.serving import Caller
 from aimd.planning.admission import DENIALS, UNAUTHORISED, Admission, admit
 from aimd.planning.serving import served_partitions
 

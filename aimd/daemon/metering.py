@@ -20,7 +20,7 @@ from aimd.domain.metering import (
     PartitionMeter,
 )
 from aimd.domain.node import NodeSnapshot
-from aimd.domain.serving import PartitionKey
+from aimd.domain.partition import PartitionKey
 
 RARE = frozenset(one.name.lower() for one in Outcome if one not in COMMON)
 ENDED = {End.FAILED: "failed", End.REVOKED: "revoked", End.LOST: "lost"}

@@ -21,7 +21,7 @@ from aimd.dispatch.core import ModelCells, cell_value
 from aimd.dispatch.values import SECOND, CoreSnapshot, End, ModelSnapshot, Outcome
 from aimd.domain.claim import Claim, QosClass
 from aimd.domain.node import NodeSnapshot
-from aimd.domain.serving import PartitionKey
+from aimd.domain.partition import PartitionKey
 from aimd.domain.traffic import Counts, Reading, Stage, TrafficBoard
 from aimd.planning.history import TrafficHistory
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from aimd.domain.modes import PartitionMode
+from aimd.domain.partition import PartitionKey
 from aimd.domain.plan import Reason
 from aimd.domain.pod import PodRef
 
@@ -92,6 +93,10 @@ class Assignment:
     def place(self) -> tuple[str, int]:
         return (self.gpu, self.index)
 
+    @property
+    def key(self) -> PartitionKey:
+        return PartitionKey(self.gpu, self.index, self.mode_epoch)
+
 
 @dataclass(frozen=True, slots=True)
 class PodRequest:
@@ -147,6 +152,14 @@ class Claim:
     reason: Reason | None = None
     message: str | None = None
     pods: tuple[PodReplica, ...] = ()
+
+    @property
+    def places(self) -> dict[PartitionKey, list[Assignment]]:
+        """The replicas by partition."""
+        found: dict[PartitionKey, list[Assignment]] = {}
+        for assignment in self.assignments:
+            found.setdefault(assignment.key, []).append(assignment)
+        return found
 
     @property
     def waits_for(self) -> str:

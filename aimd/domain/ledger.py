@@ -10,6 +10,7 @@ from aimd.domain.claim import Claim, ClaimState
 from aimd.domain.event import Event
 from aimd.domain.gpu import Holder
 from aimd.domain.modes import PartitionMode
+from aimd.domain.partition import PartitionKey
 from aimd.domain.process import Process
 from aimd.domain.switch import ModeChange
 
@@ -70,6 +71,13 @@ class HolderRecord:
     released_at: float | None = None
     guarantee: int = 0
     survivors: tuple[Process, ...] = ()
+
+    @property
+    def key(self) -> PartitionKey | None:
+        """The partition it joined, None if it had no place."""
+        if self.gpu is None or self.index is None or self.mode_epoch is None:
+            return None
+        return PartitionKey(self.gpu, self.index, self.mode_epoch)
 
     @property
     def living(self) -> tuple[Process, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aimd.domain.claim import QosClass
-from aimd.domain.serving import PartitionKey
+from aimd.domain.partition import PartitionKey
 
 # Upper bounds of latencies in seconds. Leases of models run from a millisecond to two minutes.
 BUCKETS_SECONDS = (

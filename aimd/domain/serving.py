@@ -5,18 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aimd.domain.claim import QosClass
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class PartitionKey:
-    """One partition for as long as it exists: with another mode epoch of its GPU it is another one."""
-
-    gpu: str
-    index: int
-    mode_epoch: int
-
-    def __str__(self) -> str:
-        return f"{self.gpu}/{self.index}"
+from aimd.domain.partition import PartitionKey
 
 
 @dataclass(frozen=True, slots=True)

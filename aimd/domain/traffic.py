@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from aimd.domain.claim import QosClass
-from aimd.domain.serving import PartitionKey
+from aimd.domain.partition import PartitionKey
 from aimd.domain.slo import Compliance
 
 GRANTED = "granted"

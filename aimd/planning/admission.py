@@ -12,7 +12,8 @@ from fnmatch import fnmatchcase
 
 from aimd.domain.claim import Claim, ClaimState, QosClass
 from aimd.domain.node import NodeSnapshot
-from aimd.domain.serving import Caller, PartitionKey, Rule, ServedModel, ServedPartition
+from aimd.domain.partition import PartitionKey
+from aimd.domain.serving import Caller, Rule, ServedModel, ServedPartition
 from aimd.errors import NotFoundError
 
 _RANK = {qos: rank for rank, qos in enumerate(QosClass)}
@@ -118,16 +119,14 @@ def _held(caller: Caller, claim: Claim, snapshot: NodeSnapshot) -> list[Partitio
     """Where the caller holds the model, one partition for each holder; of a pod that is a replica, that one's place."""
     replica = claim.replica_of(caller.pod)
     if replica is not None:
-        return [PartitionKey(a.gpu, a.index, a.mode_epoch) for a in claim.assignments if a.replica == replica]
+        return [a.key for a in claim.assignments if a.replica == replica]
     return [
-        PartitionKey(holder.gpu, holder.index, holder.mode_epoch)
+        holder.key
         for holder in snapshot.claim_holders
         if holder.claim == claim.name
         and (holder.pid, holder.start_time) in caller.holders
         and holder.released_at is None
-        and holder.gpu is not None
-        and holder.index is not None
-        and holder.mode_epoch is not None
+        and holder.key is not None
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from aimd.domain.claim import Claim
-from aimd.domain.serving import PartitionKey
+from aimd.domain.partition import PartitionKey
 from aimd.domain.traffic import Counts, ModelTraffic, Reading, TrafficBoard
 from aimd.planning.latency_window import SecondsOf, grown
 from aimd.planning.slo import objective_of

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from aimd.domain.claim import Assignment, Claim
 from aimd.domain.node import NodeSnapshot
-from aimd.domain.serving import PartitionKey, ServedModel, ServedPartition
+from aimd.domain.partition import PartitionKey
+from aimd.domain.serving import ServedModel, ServedPartition
 
 
 def between_modes(snapshot: NodeSnapshot) -> frozenset[str]:
@@ -20,7 +21,7 @@ def served_partitions(snapshot: NodeSnapshot, closed: AbstractSet[str] = frozens
     models: dict[PartitionKey, list[ServedModel]] = {}
     denied = {(found.claim, found.gpu, found.index, found.mode_epoch) for found in snapshot.findings if found.denied}
     for claim in snapshot.claims:
-        for key, there in _places(claim).items():
+        for key, there in claim.places.items():
             model = _model(claim, there)
             is_denied = (claim.name, key.gpu, key.index, key.mode_epoch) in denied
             models.setdefault(key, []).append(replace(model, denied=True) if is_denied else model)
@@ -31,15 +32,6 @@ def served_partitions(snapshot: NodeSnapshot, closed: AbstractSet[str] = frozens
         for partition in status.gpu.partitions
     )
     return tuple(ServedPartition(key, tuple(models.get(key, ())), key.gpu in shut) for key in keys)
-
-
-def _places(claim: Claim) -> dict[PartitionKey, list[Assignment]]:
-    """The replicas of the claim by partition."""
-    found: dict[PartitionKey, list[Assignment]] = {}
-    for assignment in claim.assignments:
-        key = PartitionKey(assignment.gpu, assignment.index, assignment.mode_epoch)
-        found.setdefault(key, []).append(assignment)
-    return found
 
 
 def _model(claim: Claim, there: list[Assignment]) -> ServedModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aimd.domain.claim import Claim, QosClass
 from aimd.domain.node import NodeSnapshot
-from aimd.domain.serving import PartitionKey
 from aimd.domain.slo import Compliance
 from aimd.domain.traffic import Flow, ModelTraffic, Quantiles, Stage, Traffic, TrafficBoard
 from aimd.protocol import models as msg
@@ -33,13 +32,9 @@ def model_message(claim: Claim, snapshot: NodeSnapshot, board: TrafficBoard | No
 
 
 def _places(claim: Claim, snapshot: NodeSnapshot, found: ModelTraffic | None) -> list[msg.ModelPlaceMessage]:
-    replicas: dict[PartitionKey, int] = {}
-    for assignment in claim.assignments:
-        key = PartitionKey(assignment.gpu, assignment.index, assignment.mode_epoch)
-        replicas[key] = replicas.get(key, 0) + 1
     names = {status.gpu.pci_address: status.name for status in snapshot.gpus}
     messages = []
-    for key, count in sorted(replicas.items()):
+    for key, there in sorted(claim.places.items()):
         traffic = found.places.get(key) if found is not None else None
         messages.append(
             msg.ModelPlaceMessage(
@@ -47,9 +42,9 @@ def _places(claim: Claim, snapshot: NodeSnapshot, found: ModelTraffic | None) ->
                 partition_name=f"{names.get(key.gpu, '?')}/{key.index}",
                 pci_address=key.gpu,
                 index=key.index,
-                replicas=count,
-                guarantee=claim.spec.guarantee * count,
-                limit=None if claim.spec.limit is None else claim.spec.limit * count,
+                replicas=len(there),
+                guarantee=claim.spec.guarantee * len(there),
+                limit=None if claim.spec.limit is None else claim.spec.limit * len(there),
                 weight=claim.spec.weight,
                 traffic=traffic_message(traffic) if traffic is not None else None,
                 compliance=compliance_message(traffic.compliance) if traffic is not None else None,

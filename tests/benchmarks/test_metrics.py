@@ -35,7 +35,7 @@ from aimd.adapters.metrics.view import View
 from aimd.domain.claim import Assignment, Claim, ClaimSpec, QosClass, Slo
 from aimd.domain.metering import BUCKETS_SECONDS, ClassMeter, DispatchReading, Histogram, ModelMeter, PartitionMeter
 from aimd.domain.node import NodeSnapshot
-from aimd.domain.serving import PartitionKey
+from aimd.domain.partition import PartitionKey
 from tests.benchmarks.peers.driving import Process, Sample
 from tests.e2e.programs import Daemon
 from tests.fakes.node import ADDRESSES, fast_state, running_node

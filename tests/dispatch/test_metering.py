@@ -13,7 +13,7 @@ from aimd.domain import budget
 from aimd.domain.claim import Claim, ClaimSpec, QosClass
 from aimd.domain.metering import BUCKETS_SECONDS
 from aimd.domain.node import NodeSnapshot
-from aimd.domain.serving import PartitionKey
+from aimd.domain.partition import PartitionKey
 
 KEY, LATER = PartitionKey("0000:05:00.0", 0, 1), PartitionKey("0000:05:00.0", 0, 2)
 LLAMA, EMBED = 1, 2

@@ -14,7 +14,7 @@ from aimd.dispatch.core import NativeCore, cell_value, cells_of
 from aimd.dispatch.values import SECOND, Class, Limits, ModelConfig, PartitionConfig
 from aimd.domain.claim import Claim, ClaimSpec, QosClass, Slo
 from aimd.domain.node import NodeSnapshot
-from aimd.domain.serving import PartitionKey
+from aimd.domain.partition import PartitionKey
 from aimd.domain.traffic import Counts, Stage
 
 KEY = PartitionKey("0000:05:00.0", 3, 1)

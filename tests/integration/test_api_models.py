@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from aimd.domain.claim import QosClass
-from aimd.domain.serving import PartitionKey
+from aimd.domain.partition import PartitionKey
 from aimd.domain.traffic import Counts, Reading, Stage, TrafficBoard
 from aimd.planning.history import TrafficHistory
 from tests.fakes.served import Served, served

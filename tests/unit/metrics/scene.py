@@ -23,8 +23,8 @@ from aimd.domain.ledger import HolderRecord
 from aimd.domain.metering import BUCKETS_SECONDS, DispatchReading, PartitionMeter, PodPlace, Telemetry
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
+from aimd.domain.partition import PartitionKey
 from aimd.domain.probe import PartitionMemory, ProbeReport, ProbeState
-from aimd.domain.serving import PartitionKey
 from aimd.domain.traffic import TrafficBoard
 from aimd.planning.history import TrafficHistory
 from tests.fakes.node import ADDRESSES, running_node

@@ -18,8 +18,8 @@ from aimd.domain.gpu import Gpu, Holder, Partition
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.metering import BUCKETS_SECONDS, ClassMeter, DispatchReading, Histogram, ModelMeter
 from aimd.domain.node import GpuStatus, NodeSnapshot
+from aimd.domain.partition import PartitionKey
 from aimd.domain.probe import PartitionMemory, ProbeReport, ProbeState
-from aimd.domain.serving import PartitionKey
 from aimd.domain.slo import Counted, Objective
 from aimd.planning.slo import WINDOWS, compliance_of
 

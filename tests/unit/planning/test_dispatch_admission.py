@@ -10,8 +10,9 @@ from aimd.domain.claim import Assignment, Claim, ClaimSpec, ClaimState, PodRepli
 from aimd.domain.gpu import Gpu, Partition
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.node import GpuStatus, NodeSnapshot
+from aimd.domain.partition import PartitionKey
 from aimd.domain.pod import PodRef
-from aimd.domain.serving import Caller, PartitionKey, Rule, ServedPartition
+from aimd.domain.serving import Caller, Rule, ServedPartition
 from aimd.planning.admission import Admission, Denial, admit
 from aimd.planning.serving import served_partitions
 

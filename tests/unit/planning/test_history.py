@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aimd.domain.claim import Claim, ClaimSpec, QosClass, Slo
-from aimd.domain.serving import PartitionKey
+from aimd.domain.partition import PartitionKey
 from aimd.domain.traffic import Counts, Quantiles, Reading, Stage
 from aimd.planning.history import TrafficHistory, counted_between
 from aimd.planning.latency_window import LatencyWindow, quantiles

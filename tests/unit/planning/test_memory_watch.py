@@ -8,8 +8,8 @@ import pytest
 
 from aimd.domain.accounting import FindingKind, OverrunPolicy
 from aimd.domain.claim import Claim
+from aimd.domain.partition import PartitionKey
 from aimd.domain.probe import PartitionMemory, ProbeReport, ProbeState
-from aimd.domain.serving import PartitionKey
 from aimd.planning import effects as fx
 from aimd.planning.memory import TOLERANCE_BYTES
 from aimd.planning.policy import Policy
