@@ -1,0 +1,219 @@
+"""The status of the node's NodePartitions: the record of the node that a cluster reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aimd.domain.claim import Assignment, Claim
+from aimd.domain.gpu import GpuState, Partition
+from aimd.domain.memory import GIB, UNITS_PER_GB, nominal_gb
+from aimd.domain.node import GpuStatus, NodeSnapshot
+from aimd.domain.switch import ModeChange, SwitchState
+
+Object = Mapping[str, Any]
+WAITING = (SwitchState.DRAINING, SwitchState.WAITING)
+SOON_OTHERWISE = "usedGB"  # moves all the time: it alone is no reason to write
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A condition without its times."""
+
+    kind: str
+    true: bool
+    reason: str
+    message: str
+
+
+def node_status(
+    snapshot: NodeSnapshot,
+    current: Object,
+    *,
+    generation: int | None,
+    about: Mapping[str, str],
+    rivals: Sequence[str],
+    refused: str | None,
+    now: str,
+) -> dict[str, Any]:
+    """The whole status.
+
+    Args:
+        current: the status as it is there now, for the times of its conditions.
+        generation: of the object whose spec is in force.
+        about: further fields of the daemon: aimdVersion, bootID.
+        rivals: other managers of partitions that were found on the node, a sentence each.
+        refused: why the object's spec cannot be carried out, a sentence.
+        now: RFC 3339, for conditions that flip.
+    """
+    gpus = [_gpu(status, snapshot) for status in snapshot.gpus]
+    partitions = [part for gpu in gpus for part in gpu["partitions"]]
+    modes = Counter(gpu["mode"] for gpu in gpus)
+    before = {each["type"]: each for each in current.get("conditions") or [] if "type" in each}
+    status = {
+        **about,
+        "observedGeneration": generation,
+        "gpuCount": len(gpus),
+        "partitionCount": len(partitions),
+        "modes": " ".join(f"{count}x{mode}" for mode, count in sorted(modes.items())),
+        "memoryGB": sum(part.get("memoryGB", 0) for part in partitions),
+        "reservedGB": _whole(sum(part["reservedGB"] for part in partitions)),
+        "gpus": gpus,
+        "blockers": _blockers(snapshot),
+        "conditions": [
+            _condition(verdict, before.get(verdict.kind, {}), generation, now)
+            for verdict in verdicts(snapshot, rivals, refused)
+        ],
+    }
+    return {key: value for key, value in status.items() if value is not None}
+
+
+def same(status: Object, other: Object) -> bool:
+    """Whether two statuses say the same, but for what moves all the time."""
+    return bool(_steady(status) == _steady(other))
+
+
+def verdicts(snapshot: NodeSnapshot, rivals: Sequence[str], refused: str | None) -> tuple[Verdict, ...]:
+    """What the conditions say of the node."""
+    return (_ready(snapshot, rivals, refused), _repartitioning(snapshot.changes), _rivalled(rivals), _healthy(snapshot))
+
+
+def _ready(snapshot: NodeSnapshot, rivals: Sequence[str], refused: str | None) -> Verdict:
+    kind = "PartitioningReady"
+    if not snapshot.ready:
+        words = "; ".join(snapshot.warnings) or "the node was not looked at yet"
+        return Verdict(kind, False, "NotReady", words)
+    if rivals:
+        return Verdict(kind, False, "ConflictingManager", "modes are not changed: " + "; ".join(rivals))
+    if refused is not None:
+        return Verdict(kind, False, "SpecRefused", refused)
+    pending = [status for status in snapshot.gpus if status.pending_memory is not None]
+    if pending:
+        first = pending[0]
+        words = f"{first.name} gets memory mode {first.pending_memory} when the driver is loaded again"
+        return Verdict(kind, False, "MemoryModePending", words)
+    drifting = [f"{status.name}: {words}" for status in snapshot.gpus for words in status.drift]
+    if drifting:
+        return Verdict(kind, False, "Drift", "; ".join(drifting))
+    return Verdict(kind, True, "Ready", f"{len(snapshot.gpus)} GPUs are in the modes that they are to be in")
+
+
+def _repartitioning(changes: Iterable[ModeChange]) -> Verdict:
+    kind = "Repartitioning"
+    change = next((change for change in changes if change.current is not None), None)
+    if change is None:
+        return Verdict(kind, False, "Idle", "no mode change is under way")
+    switch = change.switches[change.current or 0]
+    what = f"{', '.join(switch.step.gpus)} {switch.step.before} -> {switch.step.after}"
+    words = f"{change.name}: {what}" + (f": {switch.message}" if switch.message else "")
+    return Verdict(kind, True, _camel(switch.state.value), words)
+
+
+def _rivalled(rivals: Sequence[str]) -> Verdict:
+    kind = "ConflictingManager"
+    if rivals:
+        return Verdict(kind, True, "Found", "; ".join(rivals))
+    return Verdict(kind, False, "None", "no other manager of partitions was found on the node")
+
+
+def _healthy(snapshot: NodeSnapshot) -> Verdict:
+    kind = "HardwareHealthy"
+    ill = [f"{s.name} is {s.gpu.state}" for s in snapshot.gpus if s.gpu.state is not GpuState.READY]
+    ill += [f"{s.name} is in reset" for s in snapshot.gpus if s.gpu.in_reset]
+    if ill:
+        return Verdict(kind, False, "GpuNotReady", "; ".join(ill))
+    return Verdict(kind, True, "Healthy", f"all {len(snapshot.gpus)} GPUs have their partitions")
+
+
+def _condition(verdict: Verdict, before: Object, generation: int | None, now: str) -> dict[str, Any]:
+    status = "True" if verdict.true else "False"
+    kept = before.get("lastTransitionTime") if before.get("status") == status else None
+    condition = {
+        "type": verdict.kind,
+        "status": status,
+        "reason": verdict.reason,
+        "message": verdict.message,
+        "lastTransitionTime": kept or now,
+    }
+    return condition if generation is None else {**condition, "observedGeneration": generation}
+
+
+def _gpu(status: GpuStatus, snapshot: NodeSnapshot) -> dict[str, Any]:
+    gpu = status.gpu
+    said = {
+        "name": status.name,
+        "pciAddress": gpu.pci_address,
+        "model": gpu.model.name if gpu.model is not None else None,
+        "mode": str(gpu.mode),
+        "wish": str(status.wish) if status.wish is not None else None,
+        "pendingMemoryMode": str(status.pending_memory) if status.pending_memory is not None else None,
+        "draining": status.draining or None,
+        "partitions": [_partition(status, part, snapshot) for part in gpu.partitions],
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _partition(status: GpuStatus, partition: Partition, snapshot: NodeSnapshot) -> dict[str, Any]:
+    place = (status.gpu.pci_address, partition.index, status.mode_epoch)
+    here = [
+        (claim, one)
+        for claim in snapshot.claims
+        for one in claim.assignments
+        if (one.gpu, one.index, one.mode_epoch) == place
+    ]
+    used = next((a.used_bytes for a in snapshot.memory.partitions.values() if (a.gpu, a.index) == place[:2]), None)
+    said = {
+        "index": partition.index,
+        "memoryGB": nominal_gb(partition.memory_bytes) if partition.memory_bytes is not None else None,
+        "reservedGB": _whole(sum(one.memory_units for _, one in here) / UNITS_PER_GB),
+        "usedGB": _whole(round(used / GIB, 1)) if used is not None else None,
+        "renderMinor": partition.render_minor,
+        "assignments": [_assignment(claim, one) for claim, one in here],
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _assignment(claim: Claim, one: Assignment) -> dict[str, Any]:
+    pod = next((each.pod for each in claim.pods if each.replica == one.replica), None)
+    said = {
+        "model": claim.name,
+        "claim": one.name,
+        "memoryGB": _whole(one.memory_units / UNITS_PER_GB),
+        "guarantee": one.guarantee,
+    }
+    return said if pod is None else {**said, "pod": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid}}
+
+
+def _blockers(snapshot: NodeSnapshot) -> list[dict[str, Any]]:
+    """Who holds the GPUs whose switch waits for them."""
+    waiting = [
+        gpu
+        for change in snapshot.changes
+        if change.current is not None and change.state in WAITING
+        for gpu in change.switches[change.current].step.gpus
+    ]
+    claims = {(holder.pid, holder.start_time): holder.claim for holder in snapshot.claim_holders}
+    found = []
+    for gpu in waiting:
+        for holder in snapshot.holders:
+            if gpu in holder.gpus:
+                claim = claims.get((holder.pid, holder.start_time or 0)) or claims.get(holder.owner or (0, 0))
+                said = {"gpu": gpu, "pid": holder.pid, "command": holder.command, "claim": claim, "pod": holder.pod}
+                found.append({key: value for key, value in said.items() if value})
+    return found
+
+
+def _steady(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _steady(each) for key, each in value.items() if key != SOON_OTHERWISE}
+    return [_steady(each) for each in value] if isinstance(value, list) else value
+
+
+def _camel(words: str) -> str:
+    return "".join(word.title() for word in words.split("_"))
+
+
+def _whole(number: float) -> float:
+    return int(number) if number == int(number) else number
