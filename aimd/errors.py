@@ -67,10 +67,30 @@ class DeniedError(AimdError):
     code = "denied"
 
 
+class UnauthenticatedError(DeniedError):
+    """The other end does not know (any more) who asks: newer credentials can help."""
+
+    code = "unauthenticated"
+
+
 class UnreachableError(AimdError):
-    """Nobody answers at the other end (daemon, simulated node)."""
+    """Nobody answers at the other end (daemon, simulated node, API server), or not as agreed."""
 
     code = "unreachable"
+
+
+class ThrottledError(UnreachableError):
+    """The other end has too much to do.
+
+    Attributes:
+        retry_after_seconds: how long it wants to be left alone, 0 if it does not say.
+    """
+
+    code = "throttled"
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 0.0, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class UnstableError(AimdError):

@@ -87,7 +87,7 @@ FORBIDDEN = [
     ("simulator", "aimd.ctl", "aimd.sim.commands"),
     ("simulator", "aimd.daemon.loop", "aimd.sim.node"),
 ]
-MODULES = "__main__ cli ctl daemon replay adapters sim doctor dispatch ports planning protocol config domain rundirs mistakes exits errors _native"
+MODULES = "__main__ cli ctl daemon replay adapters sim doctor dispatch ports ports_cluster planning protocol config domain rundirs mistakes exits errors _native"
 SUBMODULES = "adapters.uevents adapters.kube adapters.kube.watch adapters.hip adapters.hip.helper adapters.http adapters.http.server adapters.dra adapters.dra.plugin dispatch.client dispatch.core dispatch.face dispatch.gate dispatch.gate.server ctl.gating dispatch.policy dispatch.queue dispatch.reference dispatch.server dispatch.values protocol.messages replay.command replay.plot daemon.simulation daemon.loop sim.commands sim.node"
 
 

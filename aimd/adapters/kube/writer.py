@@ -1,0 +1,182 @@
+"""Writes to the API server, one after the other in a thread of its own, so that the daemon never waits for them.
+
+A queue of keys: the newest work of a key is the one that is done. What fails is tried again as `writing` decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from aimd.adapters.kube.connection import Connection
+from aimd.adapters.kube.patience import Patience
+from aimd.adapters.kube.writing import verdict
+from aimd.domain.cluster import WriteStatistics
+from aimd.errors import AimdError, ConfigError, UnreachableError
+from aimd.ports_cluster import Objects
+
+log = logging.getLogger("aimd.kube")
+Work = Callable[[Objects], None]
+KEYS = 1000  # a node has 250 pods at most, and fewer services
+_ATTEMPTS = 5  # of what may be lost
+_SECONDS_TO_END = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A work in the queue; `due` in clock seconds, `optional`: it may be lost."""
+
+    work: Work
+    due: float
+    optional: bool
+    failures: int = 0
+
+
+class Writer:
+    """The queue and its thread.
+
+    Args:
+        connection: only to read its credentials again.
+        clock: monotonic seconds; `chance`: a random number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        connection: Connection,
+        patience: Patience | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._objects = objects
+        self._connection = connection
+        self._patience = patience or Patience()
+        self._clock, self._chance = clock, chance
+        self._changed = threading.Condition()  # guards all below
+        self._queue: dict[str, _Waiting] = {}
+        self._busy = self._stopping = False
+        self._not_before = 0.0
+        self._server_failures = 0
+        self._done = self._dropped = 0
+        self._retries: Counter[str] = Counter()
+        self._problem: str | None = None
+        self._thread = threading.Thread(target=self._run, name="aimd-cluster-writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, key: str, work: Work, *, optional: bool = False) -> bool:
+        """Have it done instead of what waits with this key; False if there is no room.
+
+        A key that fails keeps its pause. What is optional has half of the room and is tried five times.
+        """
+        with self._changed:
+            before = self._queue.get(key)
+            if before is not None:
+                self._queue[key] = replace(before, work=work, optional=optional)
+            elif len(self._queue) >= (KEYS // 2 if optional else KEYS):
+                self._dropped += 1
+                return False
+            else:
+                self._queue[key] = _Waiting(work, self._clock(), optional)
+            self._changed.notify_all()
+        return True
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Whether all is done within that time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._queue and not self._busy, seconds)
+
+    def close(self) -> None:
+        """Give up what waits; returns when the thread has ended, or after two seconds of an answer that does not come."""
+        with self._changed:
+            self._stopping = True
+            self._queue.clear()
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join(_SECONDS_TO_END)
+
+    def statistics(self) -> WriteStatistics:
+        with self._changed:
+            waiting = len(self._queue) + self._busy
+            return WriteStatistics(waiting, self._done, self._dropped, dict(self._retries), problem=self._problem)
+
+    # -- the thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (next_one := self._next()) is not None:
+            key, waiting = next_one
+            error: AimdError | None = None
+            try:
+                waiting.work(self._objects)
+            except AimdError as caught:
+                error = caught
+            except (LookupError, TypeError, ValueError, AttributeError) as caught:  # an object is not as agreed
+                log.exception("the write of %s is given up", key)
+                error = UnreachableError(f"{key}: {caught!r}", code="garbled")
+            if error is None:
+                self._succeeded()
+            else:
+                self._failed(key, waiting, error)
+
+    def _next(self) -> tuple[str, _Waiting] | None:
+        """The first that is due, when it is; None at the end."""
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            while not self._stopping:
+                if not self._queue:
+                    self._changed.wait()
+                    continue
+                key = min(self._queue, key=lambda each: self._queue[each].due)  # the first of those of the same time
+                seconds = max(self._queue[key].due, self._not_before) - self._clock()
+                if seconds <= 0:
+                    self._busy = True
+                    return key, self._queue.pop(key)
+                self._changed.wait(seconds)
+        return None
+
+    def _succeeded(self) -> None:
+        with self._changed:
+            self._done += 1
+            self._server_failures = 0
+            self._problem = None
+
+    def _failed(self, key: str, waiting: _Waiting, error: AimdError) -> None:
+        about_server = verdict(error, 0, 0.0, self._patience).everyone
+        failures = self._server_failures if about_server else waiting.failures
+        decided = verdict(error, failures, self._chance(), self._patience)
+        if error.code == "garbled":
+            decided = replace(decided, again=False, everyone=False)
+        if decided.reload:
+            self._reload()
+        with self._changed:
+            told, self._problem = self._problem, error.message
+            self._server_failures = self._server_failures + 1 if decided.everyone else 0
+            due = self._clock() + decided.seconds
+            if decided.everyone:
+                self._not_before = due
+            self._retry_or_drop(key, waiting, due, error.code, again=decided.again)
+        if told is None:
+            log.warning("a write has failed: %s", error)
+
+    def _retry_or_drop(self, key: str, waiting: _Waiting, due: float, reason: str, *, again: bool) -> None:
+        newer = self._queue.get(key)  # came while this one was tried, and takes over
+        if not again or (waiting.optional and waiting.failures + 1 >= _ATTEMPTS):
+            self._dropped += newer is None
+            return
+        self._retries[reason] += 1
+        if not self._stopping:
+            self._queue[key] = replace(newer or waiting, due=due, failures=waiting.failures + 1)
+
+    def _reload(self) -> None:
+        try:
+            self._connection.reload()
+        except ConfigError as error:
+            log.warning("%s", error)
