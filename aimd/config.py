@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 import tomli
@@ -20,6 +20,7 @@ METRICS_ADDRESS = "127.0.0.1:9855"
 Typed = TypeVar("Typed", bound=msgspec.Struct)
 Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=86400)]
 Uid = Annotated[int, msgspec.Meta(ge=0)]
+AT_START = "at start"  # marks a setting for what is built then: a reload leaves it as it is
 
 
 class Switching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,11 +89,11 @@ class Dispatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_queue_cap: Count = 1024
     lease_max_seconds: Seconds = 600.0
     lost_seconds: Seconds = 30.0
-    connections: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 8192
-    connections_per_user: Count = 1024
-    waiting_per_connection: Count = 1024
-    waiting_per_user: Count = 16384
-    patience_seconds: Seconds = 30.0
+    connections: Annotated[Annotated[int, msgspec.Meta(ge=1, le=65536)], AT_START] = 8192
+    connections_per_user: Annotated[Count, AT_START] = 1024
+    waiting_per_connection: Annotated[Count, AT_START] = 1024
+    waiting_per_user: Annotated[Count, AT_START] = 16384
+    patience_seconds: Annotated[Seconds, AT_START] = 30.0
     wait_seconds: Waits = Waits()
     allow: list[Allow] = []
 
@@ -135,20 +136,20 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         layout: modes by `default`, `gpu<n>` or PCI address, applied at start.
     """
 
-    sysfs_root: str = "/sys"
+    sysfs_root: Annotated[str, AT_START] = "/sys"
     allow_memory_mode_change: bool = False
-    operators: list[str | Uid] = []
-    poll_seconds: Seconds = 2.0
-    memory_probe: Literal["hip", "off"] = "hip"
-    hip_library: str | None = None
-    probe_seconds: Seconds = 300.0
+    operators: Annotated[list[str | Uid], AT_START] = []
+    poll_seconds: Annotated[Seconds, AT_START] = 2.0
+    memory_probe: Annotated[Literal["hip", "off"], AT_START] = "hip"
+    hip_library: Annotated[str | None, AT_START] = None
+    probe_seconds: Annotated[Seconds, AT_START] = 300.0
     on_memory_overrun: Literal["report", "deny-new-leases"] = "report"
     memory_overrun_seconds: Seconds = 10.0
-    log_level: str = "info"
+    log_level: Annotated[str, AT_START] = "info"
     switching: Switching = Switching()
     placement: Placement = Placement()
     dispatch: Dispatch = Dispatch()
-    metrics: Metrics = Metrics()
+    metrics: Annotated[Metrics, AT_START] = Metrics()
     layout: dict[str, str] = {}
 
     def modes(self) -> dict[str, PartitionMode]:
@@ -161,6 +162,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return ""
         said = "\n".join(f"{gpu}={mode}" for gpu, mode in sorted(self.modes().items()))
         return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def _marked(kind: type[msgspec.Struct]) -> list[str]:
+    return [name for name, hint in get_type_hints(kind, include_extras=True).items() if AT_START in get_args(hint)]
+
+
+def needs_restart() -> frozenset[str]:
+    """Settings that take effect at the next start only; those of [dispatch] as dispatch.<name>."""
+    return frozenset([*_marked(Config), *(f"dispatch.{name}" for name in _marked(Dispatch))])
 
 
 class _LayoutFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

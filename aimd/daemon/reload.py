@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from aimd.config import Config, Dispatch, read_config
+from aimd.config import Config, Dispatch, needs_restart, read_config
 from aimd.daemon.dispatch_served import ServiceSettings
 from aimd.daemon.dispatch_setup import settings_of
 from aimd.daemon.loop import Reload
@@ -15,25 +15,6 @@ from aimd.domain.accounting import OverrunPolicy
 from aimd.planning import effects as fx
 from aimd.planning.policy import Policy
 from aimd.planning.rooms import Repartition
-
-# Read once at the start: what they decide is built then.
-NEEDS_RESTART = frozenset(
-    {
-        "sysfs_root",
-        "operators",
-        "poll_seconds",
-        "log_level",
-        "memory_probe",
-        "hip_library",
-        "probe_seconds",
-        "metrics",
-        "dispatch.connections",
-        "dispatch.connections_per_user",
-        "dispatch.waiting_per_connection",
-        "dispatch.waiting_per_user",
-        "dispatch.patience_seconds",
-    }
-)
 
 
 def policy_of(config: Config) -> Policy:
@@ -66,7 +47,7 @@ def reloading(path: Path, first: Config, reconfigure: Callable[[ServiceSettings]
 
     `reconfigure` is the dispatch service's.
     """
-    current = first
+    current, later = first, needs_restart()
 
     def reload() -> tuple[fx.Reconfigured, list[str], list[str]]:
         nonlocal current
@@ -78,6 +59,6 @@ def reloading(path: Path, first: Config, reconfigure: Callable[[ServiceSettings]
         event = fx.Reconfigured(
             policy_of(after), after.modes(), after.layout_digest(), before.layout_digest(), before.modes()
         )
-        return event, changed, [name for name in changed if name in NEEDS_RESTART]
+        return event, changed, [name for name in changed if name in later]
 
     return reload
