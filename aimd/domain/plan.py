@@ -41,6 +41,7 @@ class Reason(str, Enum):
     UNKNOWN_PARTITION = "unknown_partition"
     GPU_IN_USE = "gpu_in_use"
     GPU_DRAINING = "gpu_draining"
+    CONFLICTING_MANAGER = "conflicting_manager"
 
     __str__ = str.__str__
 

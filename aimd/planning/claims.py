@@ -71,6 +71,8 @@ class ClaimDesk:
         With it, the claims' processes are waited for, whether they have opened the device or not: they are blockers.
         So are, with and without, those that go on after their claim was released.
         """
+        if self.policy.rivals and planned.steps:
+            return replace(planned, refusals=(*planned.refusals, _rivalled(planned.steps[0].gpu, self.policy.rivals)))
         in_use = [refusal for step in planned.steps if (refusal := self.in_use(step.gpus)) is not None]
         if in_use and not drain:
             return replace(planned, refusals=(*planned.refusals, *in_use))
@@ -143,6 +145,8 @@ class ClaimDesk:
         found = _found(claim, node.observed, occupancy)
         if isinstance(found, Refusal):
             return found
+        if found.switches and self.policy.rivals:
+            return _rivalled(found.switches[0][0], self.policy.rivals)
         placed = claim.placed(tuple(_dated(assignment, node) for assignment in found.assignments))
         if not found.switches:
             return Wanted(placed)
@@ -303,6 +307,15 @@ def _found(claim: Claim, observed: Observed, occupancy: Occupancy) -> Placement 
                 return found
             refusals.append(found)
     return refusals[0] if refusals else Placement((), ())
+
+
+def _rivalled(gpu: str, rivals: tuple[str, ...]) -> Refusal:
+    return Refusal(
+        gpu,
+        Reason.CONFLICTING_MANAGER,
+        f"aimd changes no modes on this node: {'; '.join(rivals)}",
+        "one manager of partitions per node: turn the other one off, it is seen within a minute",
+    )
 
 
 def waiting(claim: Claim, change: str, refusal: Refusal | None = None) -> Claim:

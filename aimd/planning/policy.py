@@ -13,6 +13,7 @@ class Policy:
     """The part of the configuration that planning sees; times in seconds.
 
     `overrun_seconds` is how long a claim has used more memory than it has reserved before that is a finding.
+    `rivals` are other managers of partitions that were found on the node, a sentence each: with one no mode is changed.
     `reload_seconds` is what the GPUs of a hive have to come back after a driver load: with eight of them minutes.
     """
 
@@ -26,3 +27,4 @@ class Policy:
     orphan_grace_seconds: float = 60.0
     on_memory_overrun: OverrunPolicy = OverrunPolicy.REPORT
     overrun_seconds: float = 10.0
+    rivals: tuple[str, ...] = ()

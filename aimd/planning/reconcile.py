@@ -268,7 +268,9 @@ class Reconciler:
         return (*settled, *self._publish(), *self._pursue_wishes(now))
 
     def _pursue_wishes(self, now: fx.Instant) -> Effects:
-        """Start a change for GPUs that are idle and not as wished."""
+        """Start a change for GPUs that are idle and not as wished; none where another manager has them."""
+        if self._policy.rivals:
+            return ()
         node, allow = self._node, self._policy.allow_memory_mode_change
         view, taken = node.planning_view, self._desk.taken
         wishes, planned, refused = self._wishes.next(node.records, view, taken, now.monotonic, allow_memory=allow)

@@ -100,7 +100,7 @@ def test_a_switch_that_waits_names_who_it_waits_for() -> None:
     made.node.holders.append(holder(7, 0))
     made.poll()
     made.submit((0, "CPX"))
-    made.run(lambda: made.ledger.changes["c1"].state in ("waiting_for_clients",))
+    made.run(lambda: made.ledger.changes["c1"].state == "waiting_for_clients")
     status = told(made)
     assert verdict(status, "Repartitioning") == ("True", "WaitingForClients")
     assert [(each["gpu"], each["pid"]) for each in status["blockers"]] == [(ADDRESSES[0], 7)]
