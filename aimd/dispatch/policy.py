@@ -130,13 +130,6 @@ def partition_config(models: Sequence[ModelShares], partition: PartitionConfig) 
     return config
 
 
-def never_excess(config: PartitionConfig) -> tuple[int, ...]:
-    """Models without a guarantee that wait until they expire while all others are busy, as nothing is left over."""
-    if sum(model.guarantee for model in config.models) < config.capacity:
-        return ()
-    return tuple(model.model for model in config.models if not model.guarantee)
-
-
 def check_partition(partition: int, config: PartitionConfig) -> None:
     """Raises ValueError for the first value of a configuration that a core refuses."""
     where = f"partition {partition}"

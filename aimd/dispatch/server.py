@@ -118,6 +118,7 @@ class DispatchServer:
             os.close(descriptor)
         self._lock = threading.Lock()  # the dispatch thread takes one thing at a time
         self._thread: threading.Thread | None = None
+        self._stopped = False
         self._ended: Future[None] = Future()
 
     def restore(self) -> int:
@@ -173,7 +174,13 @@ class DispatchServer:
             self._ended.set_result(None)
 
     def stop(self) -> None:
-        """End the thread and close all connections; leases stay in their file, with their clients."""
+        """End the thread and close all connections; leases stay in their file, with their clients.
+
+        Once more does nothing. Nothing else can be asked of a server that was stopped.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
         if self._thread is not None:
             with self._lock:
                 self._raw.stop()

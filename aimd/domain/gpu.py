@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,9 +9,6 @@ from enum import Enum
 from aimd.domain.memory import GIB
 from aimd.domain.models import MODELS, GpuModel, compute_mode_of, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
-from aimd.errors import InvalidInputError
-
-_PCI = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
 
 
 def pci_address(domain: int, location_id: int) -> str:
@@ -23,21 +19,6 @@ def pci_address(domain: int, location_id: int) -> str:
     """
     bus, devfn = location_id >> 8 & 0xFF, location_id & 0xF8
     return f"{domain:04x}:{bus:02x}:{devfn >> 3:02x}.0"
-
-
-def parse_pci_address(text: str) -> str:
-    """The address in its canonical lower-case form.
-
-    Raises:
-        InvalidInputError: the text is no DDDD:BB:DD.F.
-    """
-    if _PCI.fullmatch(text.lower()) is None:
-        raise InvalidInputError(
-            f"PCI address {text!r} is not of the form DDDD:BB:DD.F",
-            code="pci_address_invalid",
-            hint="aimctl get gpus lists the addresses, for example 0000:05:00.0",
-        )
-    return text.lower()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from aimd.dispatch.core import NativeCore
 from aimd.dispatch.face import Limits, ModelConfig, PartitionConfig
-from aimd.dispatch.policy import ModelShares, check_partition, never_excess, partition_config, seats, smallest_share
+from aimd.dispatch.policy import ModelShares, check_partition, partition_config, seats, smallest_share
 from aimd.dispatch.reference import Reference
 from aimd.errors import InvalidInputError
 
@@ -99,12 +99,6 @@ def test_smallest_share_works_and_the_next_smaller_one_does_not(shares, capacity
     else:
         assert works(smallest)
         assert not works(smallest - Fraction(1, 10_000))
-
-
-def test_models_that_never_get_excess_are_named():
-    shares = (ModelConfig(0, guarantee=3), ModelConfig(1, guarantee=1), ModelConfig(2))
-    assert never_excess(PartitionConfig(shares, capacity=4)) == (2,)
-    assert never_excess(PartitionConfig(shares, capacity=5)) == ()
 
 
 @pytest.mark.parametrize(

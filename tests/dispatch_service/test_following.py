@@ -114,3 +114,9 @@ def test_names_of_partitions_that_are_gone_are_forgotten_at_the_next_start(follo
 
     asyncio.run(begin())
     assert sorted(json.loads(following.names.read_text())) == [f"{GPU}/0@4", f"{GPU}/1@4", "model a"]
+
+
+def test_a_server_that_was_stopped_is_stopped_once_more(following: Following) -> None:
+    following.server.start()
+    following.server.stop()
+    following.server.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aimd.domain.gpu import Gpu, GpuState, Observed, Partition, parse_pci_address, pci_address
+from aimd.domain.gpu import Gpu, GpuState, Observed, Partition, pci_address
 from aimd.domain.models import GFX_942, GFX_950, automatic_mode, compute_mode_of, pair_allowed, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.errors import InvalidInputError
@@ -113,18 +113,6 @@ def test_every_partition_of_a_gpu_has_one_address():
     assert {pci_address(0, 0x0500 | index) for index in range(8)} == {"0000:05:00.0"}
     assert pci_address(1, 0xE500) == "0001:e5:00.0"
     assert pci_address(0x10000, 0x05F8) == "10000:05:1f.0"
-
-
-@pytest.mark.parametrize("text", ["0000:05:00.0", "0000:C7:00.0", "10000:05:1f.7"])
-def test_an_address_is_lower_case(text):
-    assert parse_pci_address(text) == text.lower()
-
-
-@pytest.mark.parametrize("text", ["", "05:00.0", "0000:05:00", "0000:05:00.8", "0000:5:00.0", "gpu0"])
-def test_what_is_no_address(text):
-    with pytest.raises(InvalidInputError) as failure:
-        parse_pci_address(text)
-    assert failure.value.code == "pci_address_invalid"
 
 
 def made(xccs, file=None, device_id=0x74A1, count=1):
