@@ -61,14 +61,14 @@ class Answer:
 
 
 def answers(snapshot: NodeSnapshot, asked: Asked) -> dict[PodRef, Answer]:
-    """What is answered to every pod that asks, in the order in which they ask."""
+    """What is answered to every pod that asks. One that has a place keeps it, whatever mistake it says now."""
     claims = {claim.name: claim for claim in snapshot.claims}
     reserved: dict[tuple[str, int], int] = {}
     for claim in snapshot.claims:
         for one in claim.assignments:
             reserved[one.place] = reserved.get(one.place, 0) + one.memory_units
-    found = {one.pod: _answer(one, claims.get(one.model), snapshot, reserved) for one in asked.requests}
-    return found | {pod.ref: Answer(pod.ref, None, INVALID, refused.message) for pod, refused in asked.refused}
+    refused = {pod.ref: Answer(pod.ref, None, INVALID, refused.message) for pod, refused in asked.refused}
+    return refused | {one.pod: _answer(one, claims.get(one.model), snapshot, reserved) for one in asked.requests}
 
 
 def _answer(

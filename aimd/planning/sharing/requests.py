@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from typing import Any
 
-from aimd.domain.claim import PodRequest
+from aimd.domain.claim import Claim, PodRequest
 from aimd.domain.pod import Pod
 from aimd.planning.sharing.asked import FindGpu, Refused, asked
 from aimd.planning.sharing.owner import model_of, service_of
@@ -30,20 +31,30 @@ def service_key(pod: Pod) -> ServiceKey | None:
 
 
 def requests_of(
-    pods: Iterable[Pod], declared: Mapping[ServiceKey, Mapping[str, Any] | None], find_gpu: FindGpu
+    pods: Iterable[Pod],
+    declared: Mapping[ServiceKey, Mapping[str, Any] | None],
+    find_gpu: FindGpu,
+    claims: Iterable[Claim] = (),
+    unknown: AbstractSet[ServiceKey] = frozenset(),
 ) -> Asked:
     """Of pods that have not ended; one that is being deleted keeps its place until it has.
 
     Args:
         declared: `spec.gpuSharing` of InferenceServices, as far as they are known and have it.
         find_gpu: as for asked().
+        claims: of the node. A pod that has its replica keeps it, also when what it says now cannot be carried out.
+        unknown: services of which it is not known yet what they declare: their new pods wait.
     """
+    held = {one.pod: PodRequest(one.pod, claim.name, one.asks, "") for claim in claims for one in claim.pods}
     requests: list[PodRequest] = []
     refused: list[tuple[Pod, Refused]] = []
     for pod in pods:
         if pod.over:
             continue
         key = service_key(pod)
+        if key in unknown:
+            requests += [replace(held[pod.ref], created=pod.created)] if pod.ref in held else []
+            continue
         found = asked(pod.annotations, declared.get(key) if key is not None else None, find_gpu)
         model = model_of(pod)
         if found is not None and len(model.encode()) > LONGEST_MODEL:
@@ -51,6 +62,7 @@ def requests_of(
             found = Refused((long,))
         if isinstance(found, Refused):
             refused.append((pod, found))
+            requests += [replace(held[pod.ref], created=pod.created)] if pod.ref in held else []
         elif found is not None:
             requests.append(PodRequest(pod.ref, model, found, pod.created))
     return Asked(tuple(requests), tuple(refused))

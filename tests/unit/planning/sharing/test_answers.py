@@ -92,6 +92,26 @@ def test_pods_that_have_ended_ask_for_nothing_those_that_are_ending_still_do() -
     assert [one.pod.uid for one in requests_of(pods, {}, str).requests] == ["u3"]
 
 
+def test_a_pod_that_has_its_place_keeps_it_whatever_it_says_now() -> None:
+    made = desk("CPX/NPS1")
+    before = told(made, pod(1))["u1"]
+    wrong = pod(1, qos_priority="urgent")
+    found = requests_of([wrong], {}, str, made.snapshot.claims)
+    assert [one.pod.uid for one in found.requests] == ["u1"]
+    assert [one.ref.uid for one, _ in found.refused] == ["u1"]
+    made.tell(fx.PodsSeen(found.requests))
+    assert answers(made.snapshot, found)[wrong.ref] == before
+
+
+def test_pods_of_a_service_that_is_not_known_yet_wait_and_lose_nothing() -> None:
+    made = desk("CPX/NPS1")
+    told(made, pod(1))
+    key = ("default", "llama")
+    found = requests_of([pod(1), pod(2)], {}, str, made.snapshot.claims, {key})
+    assert [one.pod.uid for one in found.requests] == ["u1"]
+    assert found.refused == ()
+
+
 def test_what_the_service_declares_counts_for_its_pods() -> None:
     plain = Pod(PodRef("default", "p", "u"), SERVICE)
     declared = {("default", "llama"): {"enabled": True, "memoryLimitGB": 3}, ("other", "llama"): None}
