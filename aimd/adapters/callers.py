@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aimd.adapters.http.peer import Operators, peer_by_pid
 from aimd.adapters.processes import marked_holder_of, scope_holder_of, start_time_of
+from aimd.adapters.unix.peer import Operators, peer_by_pid
 from aimd.domain.serving import Caller
 
 

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from aimd.adapters.callers import caller_of
-from aimd.adapters.http.listener import listen
-from aimd.adapters.http.peer import Operators
+from aimd.adapters.unix.listening import listen
+from aimd.adapters.unix.peer import Operators
 from aimd.config import Allow, Config
 from aimd.daemon.dispatch_served import ServiceSettings
 from aimd.daemon.dispatch_service import DispatchService

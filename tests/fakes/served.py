@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from aimd.adapters.http.limits import Limits
-from aimd.adapters.http.peer import Operators
 from aimd.adapters.http.server import LocalApi, NodeFacts
+from aimd.adapters.unix.peer import Operators
 from tests.fakes.node import RunningNode, running_node
 from tests.fakes.traffic import ShownTraffic
 

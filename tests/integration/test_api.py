@@ -23,8 +23,8 @@ import msgspec
 import pytest
 
 from aimd import __version__
-from aimd.adapters.http.peer import Operators, Peer
 from aimd.adapters.http.server import LocalApi, NodeFacts
+from aimd.adapters.unix.peer import Operators, Peer
 from aimd.errors import DeniedError
 from aimd.protocol import messages as msg
 from aimd.protocol.memory import FindingListMessage, PartitionDetailMessage

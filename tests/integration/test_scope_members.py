@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from aimd.adapters.callers import caller_of
-from aimd.adapters.http.peer import Operators
 from aimd.adapters.processes import LinuxProcesses, holder_of, start_time_of
+from aimd.adapters.unix.peer import Operators
 from aimd.domain.claim import ClaimSpec, PartitionRef
 from aimd.domain.memory import parse_gb
 from aimd.domain.scope import scope_name

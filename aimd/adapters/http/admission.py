@@ -6,8 +6,8 @@ from http import HTTPStatus
 from typing import Generic, Protocol, TypeVar
 
 from aimd.adapters.http.limits import Limits
-from aimd.adapters.http.peer import Operators, Peer
 from aimd.adapters.http.problems import HttpError
+from aimd.adapters.unix.peer import Operators, Peer
 
 
 class Admitted(Protocol):

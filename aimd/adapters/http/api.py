@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from aimd.adapters.http.peer import Operators
+from aimd.adapters.unix.peer import Operators
 from aimd.domain.event import Event
 from aimd.domain.node import NodeSnapshot
 from aimd.ports import ControlPlane, TrafficSource

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from aimd.adapters.http.peer import Peer
+from aimd.adapters.unix.peer import Peer
 from aimd.errors import InvalidInputError
 from aimd.protocol.messages import Message
 

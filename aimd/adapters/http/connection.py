@@ -18,8 +18,8 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from aimd.adapters.http.limits import Limits
-from aimd.adapters.http.peer import Peer
 from aimd.adapters.http.problems import PROBLEM_TYPE, HttpError, problem_of, raw_response
+from aimd.adapters.unix.peer import Peer
 from aimd.protocol.messages import to_json
 
 

@@ -6,38 +6,19 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from aimd.adapters.http.admission import Admission
 from aimd.adapters.http.connection import Connection
 from aimd.adapters.http.limits import Limits
-from aimd.adapters.http.peer import Peer, peer_of
 from aimd.adapters.http.problems import HttpError, raw_response
+from aimd.adapters.unix.peer import Peer, peer_of
 
 log = logging.getLogger("aimd.api")
 
 NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-def listen(path: Path, backlog: int) -> socket.socket:
-    """A listening socket at the path, for everyone; a file left there by a dead daemon is replaced.
-
-    The caller holds the daemon's lock. Each change is decided by the peer's credentials.
-    """
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        listening.bind(os.fspath(path))
-        path.chmod(0o666)
-        listening.listen(backlog)
-    except OSError:
-        listening.close()
-        raise
-    return listening
 
 
 class Listener:

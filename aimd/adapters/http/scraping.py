@@ -19,9 +19,10 @@ from aimd.adapters.http.admission import Admission
 from aimd.adapters.http.connection import Connection, server_of
 from aimd.adapters.http.health import Examined, not_alive, not_ready
 from aimd.adapters.http.limits import Limits
-from aimd.adapters.http.listener import Listener, listen
-from aimd.adapters.http.peer import Operators, Peer, peer_of
+from aimd.adapters.http.listener import Listener
 from aimd.adapters.http.problems import PROBLEM_TYPE, HttpError, internal_problem, problem_of
+from aimd.adapters.unix.listening import listen
+from aimd.adapters.unix.peer import Operators, Peer, peer_of
 from aimd.errors import UnreachableError
 from aimd.ports import MetricsPages
 from aimd.protocol.messages import HealthMessage, ProblemMessage, to_json

@@ -9,11 +9,12 @@ from aimd.adapters.http.admission import Admission
 from aimd.adapters.http.api import Api, NodeFacts
 from aimd.adapters.http.connection import Connection, server_of
 from aimd.adapters.http.limits import Limits
-from aimd.adapters.http.listener import Listener, listen
-from aimd.adapters.http.peer import Operators, Peer
+from aimd.adapters.http.listener import Listener
 from aimd.adapters.http.resources import ROUTES
 from aimd.adapters.http.responder import Responder
 from aimd.adapters.http.routes import RouteTable
+from aimd.adapters.unix.listening import listen
+from aimd.adapters.unix.peer import Operators, Peer
 from aimd.ports import ControlPlane, TrafficSource
 
 __all__ = ["LocalApi", "NodeFacts"]

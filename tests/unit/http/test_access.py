@@ -12,8 +12,8 @@ import pytest
 
 from aimd.adapters.http.api import Api, NodeFacts
 from aimd.adapters.http.call import Answer, Call, Stream
-from aimd.adapters.http.peer import Operators, Peer
 from aimd.adapters.http.resources import claims, daemon, holders, inventory, models, plans
+from aimd.adapters.unix.peer import Operators, Peer
 from aimd.errors import AimdError, DeniedError, NotFoundError
 from tests.fakes.node import running_node
 from tests.fakes.traffic import ShownTraffic

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from aimd.adapters.http.admission import Admission
 from aimd.adapters.http.limits import Limits
-from aimd.adapters.http.peer import Operators, Peer, _peer
 from aimd.adapters.http.problems import HttpError
+from aimd.adapters.unix.peer import Operators, Peer, _peer
 
 ROOT, ALICE, BOB = Peer(1, 0, False, "uid 0"), Peer(2, 1000, False, "uid 1000"), Peer(3, 1001, False, "uid 1001")
 ROOT_IN_POD = Peer(4, 0, True, "pod a")

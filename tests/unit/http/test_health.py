@@ -12,9 +12,9 @@ import pytest
 from aimd.adapters.http.api import Api, NodeFacts
 from aimd.adapters.http.call import Answer, Call
 from aimd.adapters.http.health import ALIVE_SECONDS
-from aimd.adapters.http.peer import Operators, Peer
 from aimd.adapters.http.resources.daemon import read_health, read_readiness
 from aimd.adapters.ledger import SqliteLedger
+from aimd.adapters.unix.peer import Operators, Peer
 from aimd.domain.node import NodeSnapshot
 from aimd.errors import LedgerError
 from aimd.ports import Health

@@ -9,9 +9,9 @@ from http import HTTPStatus
 
 from aimd.adapters.http.api import Api, Collection
 from aimd.adapters.http.call import Answer, Call, Result
-from aimd.adapters.http.peer import Peer
 from aimd.adapters.http.resources.common import SINCE, WATCH, name_of, watched
 from aimd.adapters.http.routes import Route
+from aimd.adapters.unix.peer import Peer
 from aimd.domain.claim import Claim, ClaimState
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.node import NodeSnapshot

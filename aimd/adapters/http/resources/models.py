@@ -7,10 +7,10 @@ from http import HTTPStatus
 
 from aimd.adapters.http.api import WATCH_SECONDS, Api
 from aimd.adapters.http.call import Answer, Call, Result, Stream
-from aimd.adapters.http.peer import Peer
 from aimd.adapters.http.resources.claims import visible_claims
 from aimd.adapters.http.resources.common import WATCH
 from aimd.adapters.http.routes import Route
+from aimd.adapters.unix.peer import Peer
 from aimd.domain.traffic import TrafficBoard
 from aimd.errors import NotFoundError
 from aimd.protocol.convert_models import model_message
