@@ -16,7 +16,7 @@ from aimd.domain.metering import BUCKETS_SECONDS
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.partition import PartitionKey
 from aimd.domain.serving import Caller
-from aimd.planning.admission import DENIALS, UNAUTHORISED, Admission, admit
+from aimd.planning.access import DENIALS, UNAUTHORISED, Admission, admit
 from aimd.planning.serving import served_partitions
 
 log = logging.getLogger("aimd.dispatch")

@@ -13,8 +13,8 @@ from typing import Any
 
 from aimd._native.core import RawCore
 from aimd._native.sketch import LatencySketch
+from aimd.dispatch.bounds import check_numbers
 from aimd.dispatch.policy import check_partition, check_record
-from aimd.dispatch.ranges import check_numbers
 from aimd.dispatch.values import (
     Class,
     CoreSnapshot,

@@ -9,7 +9,7 @@ living process, for example the index of its pidfd) and request ids (0 .. 2**63 
 *waiting* requests). Instants are 0 .. 2**63 - 1 ns, durations at most 2**62 ns; an instant that is computed (a
 deadline, a `start_by` by budget, the end of a grace) is at most 2**63 - 1, whatever the sum. Connections are
 0 .. 2**31 - 1, leases 0 .. 2**63 - 1, classes as `Class`, flags True or False. An argument of a call that is out of its
-range or no integer raises ValueError, which says name, value and range in one sentence (`aimd.dispatch.ranges` is the
+range or no integer raises ValueError, which says name, value and range in one sentence (`aimd.dispatch.bounds` is the
 table); so do the values of a configuration, of a lease to restore, of Limits, and a first generation outside
 1 .. 2**46 - 1. Counters are exact: times that are summed over leases and the sums of latencies have 128 bits. The core
 chooses connections (the lowest free index, from 0) and leases. A lease id is `generation << 16 | slot`; the slot is

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from aimd.dispatch.ranges import (
+from aimd.dispatch.bounds import (
     MAX_DURATION,
     MAX_GENERATION,
     MAX_ID,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from aimd.dispatch.bounds import check_numbers, later
 from aimd.dispatch.face import (
     DEFAULT,
     SLOT_BITS,
@@ -24,7 +25,6 @@ from aimd.dispatch.face import (
     PartitionConfig,
 )
 from aimd.dispatch.policy import check_partition, check_record
-from aimd.dispatch.ranges import check_numbers, later
 from aimd.dispatch.reference_rule import SLOT_MASK, Rule
 from aimd.dispatch.reference_state import Connection, Entry, Lease, Model, Partition, TakenSnapshot
 

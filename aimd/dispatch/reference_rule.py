@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Sequence
 
+from aimd.dispatch.bounds import check_limits, later
 from aimd.dispatch.face import (
     BAD_OUTCOMES,
     LOW_CREDIT,
@@ -18,7 +19,6 @@ from aimd.dispatch.face import (
     Limits,
     Outcome,
 )
-from aimd.dispatch.ranges import check_limits, later
 from aimd.dispatch.reference_state import Connection, Entry, Lease, Model, Partition, TakenSnapshot
 
 SLOT_MASK = (1 << SLOT_BITS) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from aimd.dispatch.bounds import check_numbers
 from aimd.dispatch.face import (
     TAG_SCALE,
     Class,
@@ -16,7 +17,6 @@ from aimd.dispatch.face import (
     PartitionConfig,
     PartitionSnapshot,
 )
-from aimd.dispatch.ranges import check_numbers
 
 
 def _zeros() -> list[int]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from aimd.domain.memory import GIB
-from aimd.domain.models import MODELS, GpuModel, compute_mode_of, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
+from aimd.domain.silicon import MODELS, GpuModel, compute_mode_of, partition_count
 
 
 def pci_address(domain: int, location_id: int) -> str:

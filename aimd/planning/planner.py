@@ -7,9 +7,9 @@ GPU that differs, in the order of the node, memory before compute. The same inpu
 from __future__ import annotations
 
 from aimd.domain.gpu import BusyRule, Gpu, GpuState, Observed
-from aimd.domain.models import automatic_mode, pair_allowed, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.plan import Blocker, Desired, Plan, Reason, Refusal, Step, StepKind
+from aimd.domain.silicon import automatic_mode, pair_allowed, partition_count
 
 
 def plan(desired: Desired, observed: Observed) -> Plan:

@@ -14,8 +14,8 @@ from aimd.domain.claim import Assignment, ClaimSpec
 from aimd.domain.gpu import BusyRule, Gpu, GpuState, Observed, Partition
 from aimd.domain.left_behind import LeftBehind
 from aimd.domain.memory import free_units, nominal_units
-from aimd.domain.models import partition_count
 from aimd.domain.modes import ComputeMode, PartitionMode
+from aimd.domain.silicon import partition_count
 from aimd.planning.planner import offered
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from aimd.domain.gpu import Gpu, Observed
-from aimd.domain.models import partition_count
 from aimd.domain.modes import ComputeMode
 from aimd.domain.plan import Step, StepKind
+from aimd.domain.silicon import partition_count
 from aimd.planning.switching import SwitchEvent
 
 SIZE_TOLERANCE = 0.01  # ranges differ by 16 MiB of at least 16 GiB; a wrong mode differs by a factor

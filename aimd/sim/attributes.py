@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from aimd.domain.models import partition_count
 from aimd.domain.modes import ComputeMode
+from aimd.domain.silicon import partition_count
 from aimd.sim.state import SimGpu
 
 ISOLATION_LEVELS = ("0", "1", "2", "3")

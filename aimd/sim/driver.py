@@ -11,8 +11,8 @@ import errno
 import math
 from dataclasses import dataclass
 
-from aimd.domain.models import automatic_mode, pair_allowed, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode
+from aimd.domain.silicon import automatic_mode, pair_allowed, partition_count
 from aimd.sim.attributes import compute_mode
 from aimd.sim.faults import armed, spend
 from aimd.sim.hardware import CU_SLOTS_PER_XCC, XCP_PER_GPU, gpu_id, partition_sizes

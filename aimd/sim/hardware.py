@@ -8,8 +8,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from aimd.domain.models import GFX_942, GFX_950, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode
+from aimd.domain.silicon import GFX_942, GFX_950, partition_count
 
 GIB = 1 << 30
 LAST_RANGE_LOSS = 16 << 20  # the last memory range is 16 MiB short (reserved by firmware)

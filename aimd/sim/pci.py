@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 
-from aimd.domain.models import pair_allowed, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode
+from aimd.domain.silicon import pair_allowed, partition_count
 from aimd.sim import attributes
 from aimd.sim.activity import partition_activity, xcc_activity
 from aimd.sim.driver import Blocked, Driver, WriteOutcome

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from aimd.domain.models import GFX_950
+from aimd.domain.silicon import GFX_950
 from aimd.sim.hardware import CU_SLOTS_PER_XCC, GIB, PAGE, SimModel
 from aimd.sim.state import KfdNode, SimGpu, SimState
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 import pytest
 
 from aimd.dispatch import Kind, LeaseRecord, Limits, ModelConfig, NativeCore, PartitionConfig, Reference, canonical
-from aimd.dispatch.ranges import BOUNDS, MAX_DURATION, MAX_ID, MAX_INSTANT, RANGES
+from aimd.dispatch.bounds import BOUNDS, MAX_DURATION, MAX_ID, MAX_INSTANT, RANGES
 from tests.dispatch.test_native_large import Life
 
 SMALL = Limits(partitions=2, models=4, requests=40, leases=8, connections=4, requests_per_connection=30)

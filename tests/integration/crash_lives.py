@@ -16,9 +16,9 @@ from aimd.adapters.amdgpu.driver import AmdgpuDriver
 from aimd.adapters.ledger import SqliteLedger
 from aimd.adapters.processes import command_of
 from aimd.domain.ledger import LedgerState
-from aimd.domain.models import partition_count
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
+from aimd.domain.silicon import partition_count
 from aimd.domain.switch import ModeChange
 from aimd.planning.reconcile import Policy
 from aimd.sim.node import SimulatedNode

@@ -28,7 +28,7 @@ import pytest
 
 from aimd.adapters.ledger import SqliteLedger
 from aimd.domain.ledger import LedgerWrite
-from aimd.domain.models import partition_count
+from aimd.domain.silicon import partition_count
 from aimd.sim.node import SimulatedNode
 from aimd.sim.state import new_state, restore
 from tests.e2e.programs import Daemon

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from aimd.domain.models import partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode
+from aimd.domain.silicon import partition_count
 from aimd.sim.client import SimClient
 from aimd.sim.hardware import MODELS, partition_sizes
 from aimd.sim.node import SimulatedNode

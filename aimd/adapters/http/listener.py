@@ -10,8 +10,8 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from aimd.adapters.http.admission import Admission
 from aimd.adapters.http.connection import Connection
+from aimd.adapters.http.crowd import Admission
 from aimd.adapters.http.limits import Limits
 from aimd.adapters.http.problems import HttpError, raw_response
 from aimd.adapters.unix.peer import Peer, peer_of

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from aiohttp import hdrs, web
 
-from aimd.adapters.http.admission import Admission
 from aimd.adapters.http.connection import Connection, server_of
+from aimd.adapters.http.crowd import Admission
 from aimd.adapters.http.health import Examined, not_alive, not_ready
 from aimd.adapters.http.limits import Limits
 from aimd.adapters.http.listener import Listener

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from aimd.adapters.http.admission import Admission
 from aimd.adapters.http.api import Api, NodeFacts
 from aimd.adapters.http.connection import Connection, server_of
+from aimd.adapters.http.crowd import Admission
 from aimd.adapters.http.limits import Limits
 from aimd.adapters.http.listener import Listener
 from aimd.adapters.http.resources import ROUTES

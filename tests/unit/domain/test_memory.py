@@ -21,8 +21,8 @@ from aimd.domain.memory import (
     parse_gb,
     reserved_bytes,
 )
-from aimd.domain.models import pair_allowed, partition_count
 from aimd.domain.modes import ComputeMode
+from aimd.domain.silicon import pair_allowed, partition_count
 from aimd.errors import InvalidInputError
 from aimd.protocol.claims import ClaimRequest
 from aimd.sim.hardware import MODELS, partition_sizes

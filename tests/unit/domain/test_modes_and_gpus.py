@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aimd.domain.gpu import Gpu, GpuState, Observed, Partition, pci_address
-from aimd.domain.models import GFX_942, GFX_950, automatic_mode, compute_mode_of, pair_allowed, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
+from aimd.domain.silicon import GFX_942, GFX_950, automatic_mode, compute_mode_of, pair_allowed, partition_count
 from aimd.errors import InvalidInputError
 
 C, M = ComputeMode, MemoryMode

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimd.adapters.http.admission import Admission
+from aimd.adapters.http.crowd import Admission
 from aimd.adapters.http.limits import Limits
 from aimd.adapters.http.problems import HttpError
 from aimd.adapters.unix.peer import Operators, Peer, _peer

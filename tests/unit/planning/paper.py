@@ -7,9 +7,9 @@ from collections import deque
 from dataclasses import dataclass
 
 from aimd.domain.gpu import BusyRule, Gpu, Holder, Observed, Partition
-from aimd.domain.models import GFX_942, MODELS, automatic_mode, pair_allowed, partition_count
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.plan import Step, StepKind
+from aimd.domain.silicon import GFX_942, MODELS, automatic_mode, pair_allowed, partition_count
 
 GIB = 1 << 30
 BUSES = ("05", "27", "47", "65", "85", "a7", "c7", "e5")

@@ -13,7 +13,7 @@ from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.domain.partition import PartitionKey
 from aimd.domain.pod import PodRef
 from aimd.domain.serving import Caller, Rule, ServedPartition
-from aimd.planning.admission import Admission, Denial, admit
+from aimd.planning.access import Admission, Denial, admit
 from aimd.planning.serving import served_partitions
 
 GPU0, GPU1 = "0000:05:00.0", "0000:27:00.0"

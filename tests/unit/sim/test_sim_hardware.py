@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from machines import machine
 
-from aimd.domain.models import automatic_mode
 from aimd.domain.modes import ComputeMode, MemoryMode
+from aimd.domain.silicon import automatic_mode
 from aimd.sim.hardware import MODELS, crc16, gpu_id, partition_sizes
 from aimd.sim.links import End, io_links, link_counts, p2p_links
 from aimd.sim.properties import caches, cwsr_sizes

@@ -7,7 +7,7 @@ import contextlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aimd.domain.models import partition_count
+from aimd.domain.silicon import partition_count
 from aimd.sim.driver import Blocked, Driver
 from aimd.sim.hardware import MODELS, PROFILES
 from aimd.sim.state import FaultKind, SimFault, dump, new_state, restore
