@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aimd.domain.claim import Claim, ClaimSpec
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.gpu import Holder, Observed
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.metering import Telemetry
@@ -164,7 +164,7 @@ class Ledger(Protocol):
 
     def commit(self, write: LedgerWrite) -> None: ...
 
-    def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]: ...
+    def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[NodeEvent]: ...
 
     def close(self) -> None: ...
 
@@ -310,7 +310,7 @@ class ControlPlane(Protocol):
         """
         ...
 
-    async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]: ...
+    async def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[NodeEvent]: ...
 
     async def changed(self, generation: int, timeout: float) -> NodeSnapshot:
         """The first snapshot newer than `generation`, or the present one when the timeout (seconds) has passed."""

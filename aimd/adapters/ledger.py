@@ -24,7 +24,7 @@ import msgspec
 from aimd.adapters.salvage import PAGE_SIZE, SavedRow, row_checksum, surviving_rows
 from aimd.adapters.walfile import log_of
 from aimd.domain.claim import Claim
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import KEPT_CHANGES, GpuRecord, HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.switch import ModeChange
 from aimd.errors import LedgerError
@@ -76,7 +76,7 @@ class SqliteLedger:
 
     def __init__(self, path: Path, wall: float) -> None:
         self._path = path
-        self._notes: list[Event] = []
+        self._notes: list[NodeEvent] = []
         self._damaged: list[tuple[str, int]] = []
         self._wall = wall
         try:
@@ -124,9 +124,9 @@ class SqliteLedger:
                 self._put_event(event)
         self._damaged = []
 
-    def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+    def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[NodeEvent]:
         with self._errors("read"):
-            rows = self._rows("events", Event, where="key > ?", values=(after or BELOW_ALL,), limit=limit)
+            rows = self._rows("events", NodeEvent, where="key > ?", values=(after or BELOW_ALL,), limit=limit)
             found = [replace(event, sequence=row) for row, _, event in rows]
         if self._damaged:
             notes, self._notes = tuple(self._notes), []
@@ -232,7 +232,7 @@ class SqliteLedger:
         if rows:
             counts = Counter(row.table for row in rows)
             words += " with what it still held: " + ", ".join(f"{counts[table]} {table}" for table in sorted(counts))
-        note = Event("ledger_quarantined", "node", words, self._wall)
+        note = NodeEvent("ledger_quarantined", "node", words, self._wall)
         draft = self._path.with_name(f"{self._path.name}.draft")
         for suffix in _SUFFIXES:
             Path(f"{draft}{suffix}").unlink(missing_ok=True)
@@ -262,7 +262,7 @@ class SqliteLedger:
             os.close(folder)
 
     def _note(self, kind: str, words: str) -> None:
-        self._notes.append(Event(kind, "node", words, self._wall))
+        self._notes.append(NodeEvent(kind, "node", words, self._wall))
 
     # -- rows ------------------------------------------------------------------------------------------------
 
@@ -306,7 +306,7 @@ class SqliteLedger:
                 (KEPT_CHANGES,),
             )
 
-    def _put_event(self, event: Event) -> None:
+    def _put_event(self, event: NodeEvent) -> None:
         payload = msgspec.json.encode(event).decode()
         key = self._database.execute("INSERT INTO events (payload, checksum) VALUES (?, 0)", (payload,)).lastrowid or 0
         self._database.execute(
@@ -349,8 +349,8 @@ def _insert(database: sqlite3.Connection, row: SavedRow) -> None:
     database.execute(f"INSERT OR REPLACE INTO {row.table} VALUES ({places})", columns)  # noqa: S608
 
 
-def _events(text: str) -> list[Event]:
-    return msgspec.json.decode(text, type=list[Event])
+def _events(text: str) -> list[NodeEvent]:
+    return msgspec.json.decode(text, type=list[NodeEvent])
 
 
 def _check_header(path: Path) -> None:

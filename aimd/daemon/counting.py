@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from aimd.daemon.loop import ControlLoop, Reload
 from aimd.domain.claim import Claim, ClaimSpec
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import LedgerState, LedgerWrite
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
@@ -116,7 +116,7 @@ class CountedLedger:
             self._meters.recovered(note.kind)
         return state
 
-    def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+    def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[NodeEvent]:
         return self._ledger.events(after=after, limit=limit)
 
     def close(self) -> None:

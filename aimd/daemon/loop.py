@@ -14,8 +14,7 @@ from aimd.adapters.journal import about
 from aimd.daemon.execute import Executor
 from aimd.daemon.published import Published
 from aimd.domain.claim import Claim, ClaimSpec
-from aimd.domain.event import TROUBLES
-from aimd.domain.event import Event as NodeEvent
+from aimd.domain.event import TROUBLES, NodeEvent
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
@@ -128,9 +127,14 @@ class ControlLoop:
         if self._reload is None:
             raise RefusedError("this daemon was started without a configuration file", code="no_config_file")
         reconfigured, changed, needs_restart = self._reload()
-        problems = [*self._reconciler.problems(reconfigured), *self._executor.dispatch_problems]
-        self.post(reconfigured)
+        problems = [*self.reconfigure(reconfigured), *self._executor.dispatch_problems]
         return Reloaded(changed, needs_restart, problems)
+
+    def reconfigure(self, event: fx.Reconfigured) -> list[str]:
+        """Take another configuration over; what of it cannot be carried out as things are, a sentence each."""
+        problems = self._reconciler.problems(event)
+        self.post(event)
+        return problems
 
     async def _ask(self, kind: type[Asked], event_of: Callable[[int], fx.Event]) -> Asked:
         """Put a request to the reconciler and wait for its answer, which is durable when it comes."""

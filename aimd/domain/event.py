@@ -22,7 +22,7 @@ KINDS = TROUBLES | {
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class NodeEvent:
     """Something that happened, kept in the ledger.
 
     Attributes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aimd.domain.accounting import MemoryFinding
 from aimd.domain.claim import Claim, ClaimState
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.gpu import Holder
 from aimd.domain.modes import PartitionMode
 from aimd.domain.partition import PartitionKey
@@ -120,7 +120,7 @@ class LedgerState:
     layout_digest: str | None = None
     gpus: tuple[GpuRecord, ...] = ()
     changes: tuple[ModeChange, ...] = ()
-    notes: tuple[Event, ...] = ()
+    notes: tuple[NodeEvent, ...] = ()
     claims: tuple[Claim, ...] = ()
     holders: tuple[HolderRecord, ...] = ()
 
@@ -131,7 +131,7 @@ class LedgerWrite:
 
     changes: tuple[ModeChange, ...] = ()
     gpus: tuple[GpuRecord, ...] = ()
-    events: tuple[Event, ...] = ()
+    events: tuple[NodeEvent, ...] = ()
     boot_id: str | None = None
     layout_digest: str | None = None
     claims: tuple[Claim, ...] = ()

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from aimd.domain.claim import Claim
-from aimd.domain.event import Event as NodeEvent
+from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.ranges import ranges
 from aimd.errors import AimdError, ConflictError, NotFoundError

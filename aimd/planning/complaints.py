@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aimd.domain.event import Event as NodeEvent
+from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import LedgerWrite
 from aimd.planning import effects as fx
 from aimd.planning.claims import ClaimDesk

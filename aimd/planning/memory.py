@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from aimd.domain.accounting import FindingKind, MemoryBoard, MemoryFinding, OverrunPolicy, PartitionAccount, ProbedGpu
 from aimd.domain.claim import Assignment
-from aimd.domain.event import Event as NodeEvent
+from aimd.domain.event import NodeEvent
 from aimd.domain.gpu import Observed
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite, MemoryRecord
 from aimd.domain.memory import GIB

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from aimd.domain.accounting import MemoryBoard
 from aimd.domain.claim import Claim
-from aimd.domain.event import Event as NodeEvent
+from aimd.domain.event import NodeEvent
 from aimd.domain.gpu import BusyRule, Gpu, GpuState, Observed
 from aimd.domain.ledger import KEPT_CHANGES, GpuRecord, HolderRecord, LedgerWrite
 from aimd.domain.modes import PartitionMode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aimd.domain.event import Event as NodeEvent
+from aimd.domain.event import NodeEvent
 from aimd.domain.plan import Reason
 from aimd.domain.switch import ModeChange
 from aimd.errors import ConflictError

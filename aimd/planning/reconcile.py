@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from aimd.domain.claim import Claim
-from aimd.domain.event import Event as NodeEvent
+from aimd.domain.event import NodeEvent
 from aimd.domain.gpu import Holder
 from aimd.domain.ledger import LedgerWrite
 from aimd.domain.modes import PartitionMode

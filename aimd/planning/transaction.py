@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from aimd.domain.event import Event as NodeEvent
+from aimd.domain.event import NodeEvent
 from aimd.domain.gpu import BusyRule, Holder, Observed
 from aimd.domain.plan import Reason, StepKind
 from aimd.domain.switch import ModeChange, Switch, SwitchState

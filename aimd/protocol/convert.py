@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from aimd.domain.accounting import PartitionAccount
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.gpu import BusyRule
 from aimd.domain.ledger import holders_on
 from aimd.domain.node import GpuStatus, NodeSnapshot
@@ -148,7 +148,7 @@ def _in_the_way(change: ModeChange, snapshot: NodeSnapshot) -> list[Blocker]:
     return [Blocker(holder, gpu, node_wide=gpu not in holder.gpus) for holder in found]
 
 
-def event_message(event: Event) -> msg.EventMessage:
+def event_message(event: NodeEvent) -> msg.EventMessage:
     """An event of the ledger."""
     return msg.EventMessage(
         sequence=event.sequence, at=event.at, kind=event.kind, subject=event.subject, message=event.message

@@ -14,7 +14,7 @@ import pytest
 
 from aimd.domain.accounting import FindingKind, MemoryFinding
 from aimd.domain.claim import Assignment, Claim, ClaimSpec, ClaimState, PartitionRef, PodReplica, QosClass, Slo
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import GpuRecord, HolderRecord, MemoryRecord
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.plan import Reason, Step, StepKind
@@ -88,7 +88,7 @@ ROWS = {
         guarantee=2,
         survivors=(Process(78, 1235, "child"),),
     ),
-    "events": Event("switch_committed", GPU, "it is done", 1.5, 9),
+    "events": NodeEvent("switch_committed", GPU, "it is done", 1.5, 9),
 }
 MANY_STATES = (SwitchState, StepKind, Reason, ClaimState, QosClass, FindingKind, ComputeMode, MemoryMode)
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from aimd.adapters.ledger import SqliteLedger
 from aimd.domain.claim import Claim, ClaimSpec, ClaimState
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import LedgerState, LedgerWrite
 from aimd.domain.node import NodeSnapshot
 from aimd.errors import ConflictError, NotFoundError, RefusedError
@@ -106,7 +106,7 @@ class DyingClaims:
     def load(self) -> LedgerState:
         return self._ledger.load()
 
-    def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+    def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[NodeEvent]:
         return self._ledger.events(after=after, limit=limit)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.gpu import Holder, Observed
 from aimd.domain.ledger import LedgerState, LedgerWrite
 from aimd.domain.modes import ComputeMode, MemoryMode
@@ -64,7 +64,7 @@ class DyingLedger:
     def load(self) -> LedgerState:
         return self._ledger.load()
 
-    def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[Event]:
+    def events(self, *, after: int = 0, limit: int = 1000) -> Sequence[NodeEvent]:
         return self._ledger.events(after=after, limit=limit)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from aimd.adapters.metrics.instruments import Instruments
 from aimd.daemon.counting import ChangeWatch, CountedControl, CountedLedger, TimedReconciler, counted_reload, outcome_of
 from aimd.daemon.metrics import Pods
 from aimd.domain.claim import ClaimSpec
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.metering import PodPlace
 from aimd.domain.modes import PartitionMode
@@ -103,7 +103,7 @@ class Fragile(SqliteLedger):
     full = False
 
     def load(self) -> LedgerState:
-        return replace(super().load(), notes=(Event("ledger_quarantined", "node", "bad", 0.0),))
+        return replace(super().load(), notes=(NodeEvent("ledger_quarantined", "node", "bad", 0.0),))
 
     def commit(self, write: LedgerWrite) -> None:
         if self.full:

@@ -12,8 +12,9 @@ from aimd.domain.switch import SwitchState
 PROJECT = Path(__file__).parents[2]
 CATALOG = PROJECT / "systemd/aimd.catalog"
 METERING = PROJECT / "aimd/daemon/metering.py"  # its table of ends is about requests
-# What is called with a kind of event as its first argument; `_keep` of claims and changes has it among the others.
-TELLING = {"Event", "NodeEvent", "DriverEvent", "_Meaning", "_note", "about"}
+# What is called with a kind of event as its first argument; what keeps claims and changes has it among the others.
+TELLING = {"NodeEvent", "DriverEvent", "_Meaning", "_note", "about"}
+KEEPING = {"keep", "_keep"}
 TABLES = {"BEGUN", "ENDED"}
 # Kinds that are made of a state; a switch is not told of before it begins.
 OF_STATES = {
@@ -36,7 +37,7 @@ def kinds(expression):
 def told(node):
     if isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)
-        arguments = node.args[:1] if name in TELLING else node.args if name == "_keep" else []
+        arguments = node.args[:1] if name in TELLING else node.args if name in KEEPING else []
         yield from (kind for argument in arguments for kind in kinds(argument))
     elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and ast.unparse(node.targets[0]) in TABLES:
         yield from (kind for value in node.value.values for kind in kinds(value))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from aimd.adapters.unix.peer import Operators
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.node import NodeSnapshot
 from aimd.ports import ControlPlane, TrafficSource
 from aimd.protocol.messages import Message
@@ -62,7 +62,7 @@ class Api:
         """The present state, which a client may from now on refer to by its generation."""
         return self.history.keep(self.control.snapshot)
 
-    async def events(self, after: int) -> Sequence[Event]:
+    async def events(self, after: int) -> Sequence[NodeEvent]:
         """The next events of the ledger after this sequence number, oldest first, at most EVENT_BATCH."""
         async with self.ledger_reads:
             return await self.control.events(after=after, limit=EVENT_BATCH)

@@ -20,7 +20,7 @@ import pytest
 import aimd
 from aimd.adapters.ledger import KEPT_EVENTS, PRUNING_INTERVAL, SCHEMA_VERSION, SqliteLedger
 from aimd.domain.accounting import FindingKind, MemoryFinding
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import KEPT_CHANGES, GpuRecord, LedgerState, LedgerWrite, MemoryRecord
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.plan import Reason, Step, StepKind
@@ -73,7 +73,10 @@ RECORDS = (
     ),
     GpuRecord("0000:27:00.0"),
 )
-EVENTS = (Event("switch_committed", "gpu0", "it is done", NOW), Event("driver_reloaded", "node", "ünïcode", NOW + 1))
+EVENTS = (
+    NodeEvent("switch_committed", "gpu0", "it is done", NOW),
+    NodeEvent("driver_reloaded", "node", "ünïcode", NOW + 1),
+)
 
 
 def change(name: str, state: SwitchState = SwitchState.COMMITTED) -> ModeChange:
@@ -94,7 +97,7 @@ def fill(path: Path) -> None:
         )
 
 
-def content(path: Path) -> tuple[LedgerState, list[Event]]:
+def content(path: Path) -> tuple[LedgerState, list[NodeEvent]]:
     """What a starting daemon reads, and the events, the ledger's own after what it found included."""
     with contextlib.closing(SqliteLedger(path, NOW)) as ledger:
         state = ledger.load()
@@ -157,7 +160,7 @@ def test_a_later_write_replaces_and_keeps_the_order(path: Path) -> None:
 
 def test_events_are_numbered_and_read_in_pages(path: Path) -> None:
     with contextlib.closing(SqliteLedger(path, NOW)) as ledger:
-        ledger.commit(LedgerWrite(events=tuple(Event("k", "node", str(number), NOW) for number in range(5))))
+        ledger.commit(LedgerWrite(events=tuple(NodeEvent("k", "node", str(number), NOW) for number in range(5))))
         assert [event.message for event in ledger.events(after=1, limit=2)] == ["1", "2"]
         assert [event.sequence for event in ledger.events(after=3)] == [4, 5]
         assert ledger.events(after=5) == []
@@ -175,7 +178,7 @@ def test_the_newest_ended_changes_and_all_others_are_kept(path: Path) -> None:
 
 def test_the_newest_events_are_kept(path: Path) -> None:
     with contextlib.closing(SqliteLedger(path, NOW)) as ledger:
-        many = tuple(Event("k", "node", "m", NOW) for _ in range(KEPT_EVENTS + 10 * PRUNING_INTERVAL))
+        many = tuple(NodeEvent("k", "node", "m", NOW) for _ in range(KEPT_EVENTS + 10 * PRUNING_INTERVAL))
         ledger.commit(LedgerWrite(events=many))
         kept = ledger.events(limit=2 * KEPT_EVENTS)
     assert KEPT_EVENTS <= len(kept) < KEPT_EVENTS + PRUNING_INTERVAL
@@ -249,7 +252,11 @@ def test_a_flipped_byte_of_a_payload_is_reported_and_left_out(path: Path, mask: 
             "d1g35t",
             RECORDS[1:],
             (change("first"), FULL_CHANGE),
-            (Event("ledger_row_damaged", "node", "row 0000:05:00.0 of table gpus was damaged and is left out", NOW),),
+            (
+                NodeEvent(
+                    "ledger_row_damaged", "node", "row 0000:05:00.0 of table gpus was damaged and is left out", NOW
+                ),
+            ),
         )
     assert content(path)[0].notes == state.notes, "it is told until it was journaled"
     assert content(path)[0] == replace(state, notes=()), "and then the row is gone"
@@ -553,7 +560,7 @@ def test_no_space_at_the_start(path: Path) -> None:
 
 
 def test_space_that_runs_out_and_comes_back(path: Path) -> None:
-    big = tuple(Event("k", "node", "m" * 1000, NOW) for _ in range(500))
+    big = tuple(NodeEvent("k", "node", "m" * 1000, NOW) for _ in range(500))
 
     def work() -> str:
         ledger = SqliteLedger(path, NOW)

@@ -16,7 +16,7 @@ import pytest
 
 from aimd.adapters.ledger import SCHEMA_VERSION, SqliteLedger
 from aimd.domain.claim import Claim
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerWrite
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.switch import SwitchState
@@ -103,9 +103,9 @@ def test_all_rows_come_along_and_it_is_told(path: Path) -> None:
         assert state.gpus == (GpuRecord("0000:05:00.0", 7, PartitionMode(ComputeMode.CPX, MemoryMode.NPS1)),)
         assert [(change.name, change.state) for change in state.changes] == [("one", SwitchState.COMMITTED)]
         assert (state.claims, state.holders) == ((), ())
-        assert ledger.events() == [Event("switch_committed", "one", "done", 5.0, 1)]
+        assert ledger.events() == [NodeEvent("switch_committed", "one", "done", 5.0, 1)]
         words = f"the ledger's schema went from version 1 to {SCHEMA_VERSION}"
-        assert state.notes == (Event("ledger_migrated", "node", words, NOW),)
+        assert state.notes == (NodeEvent("ledger_migrated", "node", words, NOW),)
     assert version(path) == SCHEMA_VERSION
 
 

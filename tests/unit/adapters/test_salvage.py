@@ -22,7 +22,7 @@ from aimd.adapters.ledger import SqliteLedger
 from aimd.adapters.salvage import surviving_rows
 from aimd.adapters.walfile import current_pages, log_of
 from aimd.domain.claim import Assignment, Claim, ClaimState
-from aimd.domain.event import Event
+from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
 from aimd.domain.plan import Step, StepKind
@@ -54,7 +54,7 @@ def write(number: int) -> LedgerWrite:
     return LedgerWrite(
         changes=(change(number, 30 if number == 3 else 1),),
         gpus=(GpuRecord(ADDRESSES[number % 8], number, CPX),),
-        events=tuple(Event("claim_placed", f"model-{number}", f"event {number} {n}", NOW) for n in range(4)),
+        events=tuple(NodeEvent("claim_placed", f"model-{number}", f"event {number} {n}", NOW) for n in range(4)),
         boot_id="b00t",
         layout_digest="d1g35t",
         claims=(claim(number),),
@@ -82,7 +82,7 @@ def fill(path: Path, *, closed: bool = True, rounds: int = 6) -> None:
     copy.rmdir()
 
 
-def read(path: Path) -> tuple[LedgerState, list[Event]]:
+def read(path: Path) -> tuple[LedgerState, list[NodeEvent]]:
     with contextlib.closing(SqliteLedger(path, NOW)) as ledger:
         state = ledger.load()
         ledger.commit(LedgerWrite(events=state.notes))
@@ -90,7 +90,7 @@ def read(path: Path) -> tuple[LedgerState, list[Event]]:
         return state, events
 
 
-def rows_of(state: LedgerState, events: list[Event]) -> Rows:
+def rows_of(state: LedgerState, events: list[NodeEvent]) -> Rows:
     found: Rows = {("meta", "boot_id"): state.boot_id, ("meta", "layout_digest"): state.layout_digest}
     found |= {("gpus", record.address): record for record in state.gpus}
     found |= {("changes", each.name): each for each in state.changes}
@@ -302,14 +302,14 @@ def test_events_keep_their_numbers(path: Path) -> None:
     found, _ = spoilt(path, lambda raw: raw.__setitem__(slice(0, 16), bytes(16)))
     assert [key[1] for key in found if key[0] == "events"] == list(range(1, 25))
     with contextlib.closing(SqliteLedger(path, NOW)) as ledger:
-        ledger.commit(LedgerWrite(events=(Event("k", "s", "next", NOW),)))
+        ledger.commit(LedgerWrite(events=(NodeEvent("k", "s", "next", NOW),)))
         assert ledger.events(after=25)[0].message == "next"
 
 
 @pytest.mark.parametrize("length", [*range(3850, 4000, 7), 8050, 8100, 12_150, 12_200])
 def test_rows_longer_than_a_page(path: Path, length: int) -> None:
     """Around the lengths from which a row continues on further pages."""
-    events = tuple(Event("k", f"s{number}", "x" * (length + number), NOW) for number in range(7))
+    events = tuple(NodeEvent("k", f"s{number}", "x" * (length + number), NOW) for number in range(7))
     with contextlib.closing(SqliteLedger(path, NOW)) as ledger:
         ledger.commit(LedgerWrite(events=events))
     found, _ = spoilt(path, lambda raw: raw.__setitem__(slice(0, 16), bytes(16)))
@@ -539,7 +539,7 @@ def test_a_transaction_that_never_committed_is_not_salvaged(path: Path) -> None:
         assert not any(row.table == "meta" and str(row.columns[0]).startswith("k") for row in surviving_rows(copy))
 
 
-def read_copy(path: Path) -> tuple[LedgerState, list[Event]]:
+def read_copy(path: Path) -> tuple[LedgerState, list[NodeEvent]]:
     """Without changing the original."""
     folder = path.with_name("again")
     folder.mkdir(exist_ok=True)

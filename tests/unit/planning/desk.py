@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from aimd.domain.claim import Claim, ClaimSpec
-from aimd.domain.event import Event as NodeEvent
+from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import GpuRecord, HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
