@@ -121,6 +121,22 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return bare, int(port)
 
 
+class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[kubernetes]: the cluster that this machine is a node of.
+
+    Attributes:
+        enabled: whether pods of the node are given partitions, and the cluster is told.
+        node: name of the Node object; None: $NODE_NAME, else the machine's name.
+        kubeconfig: a file; None: the service account of the pod that aimd runs in.
+        refresh_seconds: how often a status is written that has not changed.
+    """
+
+    enabled: bool = False
+    node: str | None = None
+    kubeconfig: str | None = None
+    refresh_seconds: Annotated[float, msgspec.Meta(ge=60, le=86400)] = 300.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -150,6 +166,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     placement: Placement = Placement()
     dispatch: Dispatch = Dispatch()
     metrics: Annotated[Metrics, AT_START] = Metrics()
+    kubernetes: Annotated[Kubernetes, AT_START] = Kubernetes()
     layout: dict[str, str] = {}
 
     def modes(self) -> dict[str, PartitionMode]:

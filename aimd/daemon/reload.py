@@ -42,10 +42,15 @@ def _changed(before: Config, after: Config) -> list[str]:
     return changed + [f"dispatch.{name}" for name in inner]
 
 
-def reloading(path: Path, first: Config, reconfigure: Callable[[ServiceSettings], None]) -> Reload:
+def reloading(
+    path: Path,
+    first: Config,
+    reconfigure: Callable[[ServiceSettings], None],
+    configured: Callable[[Config], fx.Reconfigured],
+) -> Reload:
     """A function that reads the file anew; a file that is not valid raises ConfigError and changes nothing.
 
-    `reconfigure` is the dispatch service's.
+    `reconfigure` is the dispatch service's, `configured` makes of the file what counts (daemon.effective).
     """
     current, later = first, needs_restart()
 
@@ -56,9 +61,7 @@ def reloading(path: Path, first: Config, reconfigure: Callable[[ServiceSettings]
         current = after
         reconfigure(settings)
         changed = _changed(before, after)
-        event = fx.Reconfigured(
-            policy_of(after), after.modes(), after.layout_digest(), before.layout_digest(), before.modes()
-        )
+        event = configured(after)
         return event, changed, [name for name in changed if name in later]
 
     return reload

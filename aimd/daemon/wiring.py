@@ -9,6 +9,7 @@ import logging
 import os
 import pwd
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -26,9 +27,11 @@ from aimd.adapters.metrics.instruments import Instruments
 from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, holder_of, start_time_of
 from aimd.adapters.unix.peer import Operators
 from aimd.config import Config
+from aimd.daemon.cluster_setup import cluster_service, taking_part
 from aimd.daemon.counting import CountedControl, CountedLedger, TimedReconciler, counted_reload
 from aimd.daemon.dispatch_service import DispatchService
 from aimd.daemon.dispatch_setup import dispatch_service
+from aimd.daemon.effective import Effective
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop, Reload, published_node
 from aimd.daemon.metering import DispatchMeter
@@ -40,7 +43,6 @@ from aimd.daemon.supervision import Supervision
 from aimd.daemon.telemetry import TelemetrySampler
 from aimd.daemon.totals import AcquireTotals
 from aimd.errors import ConfigError, ConflictError, InvalidInputError, UnreachableError
-from aimd.planning import effects as fx
 from aimd.ports import DriverEvents, Meters, Sysfs
 from aimd.rundirs import API_SOCKET, RunDirectories
 
@@ -152,6 +154,7 @@ async def run(
         async with node(config, paths, simulate) as machine:
             instruments, totals = Instruments(), AcquireTotals()
             ledger = CountedLedger(SqliteLedger(Path(paths.state) / "ledger.db", time.time()), instruments)
+            effective = Effective(config)
             generation = time.time_ns() // 1_000_000  # grows across restarts, so that watchers notice one
             reconciler = TimedReconciler(policy_of(config), machine.boot_id, generation, instruments)
             shown = published_node(reconciler)
@@ -161,39 +164,50 @@ async def run(
             )
             probe = memory_probe(config, machine.sysfs, paths, simulated=machine.simulated is not None)
             executor = Executor(_driver(config, machine), LinuxProcesses(), service, probe)
-            reload = _reload(config_path, config, service, instruments, supervision)
+            reload = _reload(config_path, config, service, effective, instruments, supervision)
             loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload, shown)
+            cluster = cluster_service(config, shown, loop, effective, machine.boot_id)
             root = config.sysfs_root if machine.simulated is None else None
             observer = Observer(service, shown.latest, generation, totals)
             prober = Prober(probe, shown.latest, shown.newer, config.probe_seconds, loop.post)
-            node_facts = NodeFacts(machine.boot_id, machine.simulated, started, root)
-            api = LocalApi(CountedControl(loop, instruments), operators, node_facts, observer)
+            facts = NodeFacts(machine.boot_id, machine.simulated, started, root)
+            api = LocalApi(CountedControl(loop, instruments), operators, facts, observer)
             meter = DispatchMeter(service, shown.latest, totals)
             telemetry = TelemetrySampler(AmdgpuTelemetry(machine.sysfs), shown.latest)
             sources = Sources(loop, observer, meter, simulated=root is None, telemetry=telemetry)
             metrics = metrics_served(sources, instruments, config.metrics, sockets, given.get("metrics"))
             try:
-                first = fx.Started(await executor.on_ledger(ledger.load), config.modes(), config.layout_digest())
+                first = effective.started(await executor.on_ledger(ledger.load))
                 running = asyncio.create_task(loop.run(first, machine.sources))
-                async with prober.running(), telemetry.running():
+                async with prober.running(), telemetry.running(), taking_part(cluster):
                     await _serve(loop, api, service, observer, sockets, stop, running, machine, supervision, metrics)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
                 await api.close()
                 service.close()
-                listening.close()
-                await executor.on_ledger(ledger.close)
-                executor.close()
+                await _close(listening, executor, ledger)
                 supervision.remove_sockets(sockets)
 
 
+async def _close(listening: socket.socket, executor: Executor, ledger: CountedLedger) -> None:
+    listening.close()
+    await executor.on_ledger(ledger.close)
+    executor.close()
+
+
 def _reload(
-    path: Path | None, config: Config, service: DispatchService, meters: Meters, supervision: Supervision
+    path: Path | None,
+    config: Config,
+    service: DispatchService,
+    effective: Effective,
+    meters: Meters,
+    supervision: Supervision,
 ) -> Reload | None:
     if path is None:
         return None
-    return supervision.announced(counted_reload(reloading(path, config, service.reconfigure), meters))
+    reload = reloading(path, config, service.reconfigure, effective.configured)
+    return supervision.announced(counted_reload(reload, meters))
 
 
 def _driver(config: Config, machine: Node) -> AmdgpuDriver:

@@ -43,7 +43,7 @@ def _places(claim: Claim, snapshot: NodeSnapshot, found: ModelTraffic | None) ->
                 pci_address=key.gpu,
                 index=key.index,
                 replicas=len(there),
-                guarantee=claim.spec.guarantee * len(there),
+                guarantee=sum(one.guarantee for one in there),
                 limit=None if claim.spec.limit is None else claim.spec.limit * len(there),
                 weight=claim.spec.weight,
                 traffic=traffic_message(traffic) if traffic is not None else None,

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from aimd.config import Allow, Config, Dispatch, Metrics, Placement, Switching, Waits, needs_restart
+from aimd.config import Allow, Config, Dispatch, Kubernetes, Metrics, Placement, Switching, Waits, needs_restart
 from aimd.daemon.dispatch_setup import settings_of
 from aimd.daemon.reload import _changed, policy_of
 
@@ -19,6 +19,7 @@ OTHER = {
     "memory_overrun_seconds": 9.0,
     "log_level": "debug",
     "metrics": Metrics("off"),
+    "kubernetes": Kubernetes(enabled=True),
     "layout": {"default": "CPX/NPS1"},
 }
 INNER = {
