@@ -39,7 +39,8 @@ class KubeCluster:
         self, node_name: str, kubeconfig: Path | None, user_agent: str = "aimd", patience: Patience | None = None
     ) -> None:
         self.node_name = node_name
-        self._connection = Connection(partial(access.configuration, kubeconfig), user_agent, patience)
+        configure = partial(access.of_kubeconfig, kubeconfig) if kubeconfig else access.of_service_account
+        self._connection = Connection(configure, user_agent, patience)
         self._objects = ApiObjects(self._connection, node_name)
         on_node, by_name = f"spec.nodeName={node_name}", f"metadata.name={node_name}"
         self._pods = Reflector(self._connection, resources.pods(), on_node, pod, patience)

@@ -108,7 +108,7 @@ def _event(story: Story, node_name: str) -> dict[str, Any]:
 
 def _name(story: Story) -> str:
     """Of the object, the time and what is told, so that it is the same at each attempt and no other's."""
-    told = zlib.crc32(f"{story.reason} {story.message}".encode())
+    told = zlib.crc32(f"{story.about.uid} {story.reason} {story.message}".encode())
     return f"{story.about.name[:_LONGEST_NAME].rstrip('.-')}.{int(story.first * 1e6):x}{told:08x}"
 
 
