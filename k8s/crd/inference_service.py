@@ -84,10 +84,11 @@ def _status() -> Schema:
         "allocatedMemoryGB": gb,
         "availableMemoryGB": gb,
     }
-    assignment = {"pod": text, "node": text, **partition}
+    assignment = {"pod": text, "node": text, **partition, "reason": text, "message": text}
+    info = {**partition, "podUID": {"type": "string", "description": "Whose partition this is of the assignments"}}
     sharing = {
         "node": text,
-        "partitionInfo": {"type": "object", "properties": partition},
+        "partitionInfo": {"type": "object", "properties": info},
         "assignments": {
             "type": "object",
             "description": "By the pods' UIDs, so that several nodes can write it.",
