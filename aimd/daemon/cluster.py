@@ -17,13 +17,14 @@ from datetime import datetime, timezone
 from aimd.daemon.declarations import Declarations
 from aimd.daemon.effective import Effective
 from aimd.daemon.published import Published
+from aimd.domain.cluster import ObjectRef
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.pod import Pod, PodRef
 from aimd.errors import AimdError
 from aimd.planning import effects as fx
 from aimd.planning.sharing.answers import Answer, answers
 from aimd.planning.sharing.desired import node_spec
-from aimd.planning.sharing.node_status import node_status, same
+from aimd.planning.sharing.node_status import flips, node_status, same
 from aimd.planning.sharing.requests import Asked, ServiceKey, requests_of, service_key
 from aimd.planning.sharing.rivals import rivals
 from aimd.planning.sharing.service_status import service_patch
@@ -251,6 +252,11 @@ class ClusterService:
             if refresh or not same(status, current):
                 gone = dict.fromkeys(key for key in current if key not in status)
                 objects.patch_node_partitions_status({"status": {**gone, **status}})
+                about = ObjectRef(
+                    "aimd.dev/v1alpha1", "NodePartitions", item["metadata"]["name"], item["metadata"]["uid"]
+                )
+                for reason, message, trouble in flips(current, status):
+                    self.cluster.tell(about, reason, message, warning=trouble)
 
         return work
 

@@ -70,6 +70,26 @@ def node_status(
     return {key: value for key, value in status.items() if value is not None}
 
 
+# What each condition is when all is well.
+_WELL = {
+    "PartitioningReady": "True",
+    "Repartitioning": "False",
+    "ConflictingManager": "False",
+    "HardwareHealthy": "True",
+}
+
+
+def flips(before: Object, after: Object) -> list[tuple[str, str, bool]]:
+    """Reason, message and whether it is trouble, of the conditions that are otherwise now: worth an Event."""
+    known = {each.get("type"): (each.get("status"), each.get("reason")) for each in before.get("conditions") or []}
+    return [
+        (each["reason"], each["message"], each["status"] != _WELL[each["type"]] and each["type"] != "Repartitioning")
+        for each in after["conditions"]
+        if known.get(each["type"], (_WELL[each["type"]], None))[0] != each["status"]
+        or (each["status"] != _WELL[each["type"]] and known[each["type"]][1] != each["reason"])
+    ]
+
+
 def same(status: Object, other: Object) -> bool:
     """Whether two statuses say the same, but for what moves all the time."""
     return bool(_steady(status) == _steady(other))

@@ -9,7 +9,7 @@ from aimd.domain.claim import PodRequest
 from aimd.domain.modes import MemoryMode
 from aimd.domain.pod import PodRef
 from aimd.planning import effects as fx
-from aimd.planning.sharing.node_status import node_status, same
+from aimd.planning.sharing.node_status import flips, node_status, same
 from tests.fakes.claims import spec
 from tests.unit.planning.desk import NPS_POLICY, Desk, desk
 from tests.unit.planning.paper import ADDRESSES, PaperNode, holder
@@ -134,3 +134,26 @@ def test_a_memory_mode_that_waits_for_a_driver_load() -> None:
     status = told(made)
     assert verdict(status, "PartitioningReady") == ("False", "MemoryModePending")
     assert status["gpus"][0]["pendingMemoryMode"] == "NPS4"
+
+
+def test_a_condition_that_flips_is_worth_an_event_once() -> None:
+    made = desk("CPX/NPS1")
+    well = told(made)
+    assert flips({}, well) == [], "that all is well at first is no news"
+    rivalled = told(made, well, rivals=("DCM manages partitions here",))
+    assert [(reason, trouble) for reason, _, trouble in flips(well, rivalled)] == [
+        ("ConflictingManager", True),
+        ("Found", True),
+    ]
+    assert flips(rivalled, told(made, rivalled, rivals=("DCM manages partitions here",))) == []
+    assert {trouble for _, _, trouble in flips(rivalled, told(made, rivalled))} == {False}
+
+
+def test_a_mode_change_is_told_by_its_states_and_is_no_trouble() -> None:
+    made = desk("SPX/NPS1")
+    well = told(made)
+    made.node.holders.append(holder(7, 0))
+    made.poll()
+    made.submit((0, "CPX"))
+    made.run(lambda: made.ledger.changes["c1"].state == "waiting_for_clients")
+    assert [(reason, trouble) for reason, _, trouble in flips(well, told(made, well))] == [("WaitingForClients", False)]
