@@ -68,7 +68,7 @@ class Reconciler:
             fx.Reconfigured: self._reconfigured,
             fx.ClaimRequested: self._claim_requested,
             fx.ClaimReleased: lambda event, now: self._changed(self._claim_events.released(event, now), now),
-            fx.PodsSeen: lambda event, now: self._changed(self._claim_events.followed(event, now), now),
+            fx.PodsSeen: self._pods_seen,
             fx.DrainingSet: self._draining_set,
             fx.HolderJoined: lambda event, _: self._answered(
                 self._claim_events.joined(event, self._changes.under_way.gpus)
@@ -310,6 +310,12 @@ class Reconciler:
     def _changed(self, effects: Effects, now: fx.Instant) -> Effects:
         """Claims have come or gone: what is durable, shown and answered, and then what there is to do."""
         return (*self._answered(effects), *(self._next_work(now) if self._node.scanned else ()))
+
+    def _pods_seen(self, event: fx.PodsSeen, now: fx.Instant) -> Effects:
+        """Claims as pods ask for them, placed as far as they can be before anybody sees that they wait."""
+        followed, changes = self._claim_events.followed(event, now), self._changes
+        settled = self._claim_events.settle(now, changes.under_way, changes.hidden) if self._node.scanned else ()
+        return self._changed((*followed, *settled), now)
 
     def _draining_set(self, event: fx.DrainingSet, now: fx.Instant) -> Effects:
         record = replace(self._node.record(event.gpu), draining=event.draining)

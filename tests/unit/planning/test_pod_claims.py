@@ -112,6 +112,25 @@ def test_what_does_not_fit_waits_and_is_placed_when_there_is_room() -> None:
     assert (claim(made).state, claim(made).numbers) == (ClaimState.PLACED, (1,))
 
 
+def test_nobody_sees_a_pod_waiting_that_has_room() -> None:
+    made = desk("CPX/NPS1")
+    made.effects.clear()
+    see(made, request(1))
+    shown = [effect.snapshot for effect in made.effects if isinstance(effect, fx.Publish)]
+    assert [one.state for snapshot in shown for one in snapshot.claims] == [ClaimState.PLACED] * len(shown)
+
+
+def test_a_pod_is_placed_beside_a_mode_change_of_another_gpu() -> None:
+    made = desk("CPX/NPS1", "SPX/NPS1")
+    made.node.holders.append(holder(7, 1))
+    made.poll()
+    made.submit((1, "CPX"))
+    made.run(lambda: made.ledger.changes["c1"].state == "waiting_for_clients")
+    made.tell(fx.PodsSeen((request(1, spec(8, "CPX")), request(2, spec(8, "QPX"), model="default/other"))))
+    assert claim(made).state is ClaimState.PLACED
+    assert claim(made, "default/other").state is ClaimState.PENDING
+
+
 def test_an_idle_gpu_is_switched_for_a_pod() -> None:
     made = desk("SPX/NPS1")
     see(made, request(1, spec(8, "CPX")))
