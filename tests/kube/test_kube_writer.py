@@ -137,7 +137,7 @@ def test_nobody_waits_for_a_slow_server(api, write):
     assert count(api) in (1, 2)
 
 
-def test_after_a_conflict_it_is_decided_anew(api, write):
+def test_after_a_conflict_it_is_decided_anew(api, write, caplog):
     api.put(SERVICES, LLAMA)
     writer, seen = write(), []
 
@@ -154,6 +154,7 @@ def test_after_a_conflict_it_is_decided_anew(api, write):
     assert seen == [0, 10, 20]
     assert count(api) == -1
     assert writer.statistics().retries == {"conflict": 2}
+    assert caplog.messages == []
 
 
 def test_two_writers_lose_nothing(api, write):
@@ -179,7 +180,7 @@ def test_it_is_tried_until_it_succeeds(api, write, code):
 
 
 @pytest.mark.parametrize("code", [404, 422, 400])
-def test_what_cannot_succeed_is_given_up(api, write, code):
+def test_what_cannot_succeed_is_given_up(api, write, caplog, code):
     api.put(SERVICES, LLAMA)
     api.fail("patch", SERVICES, code=code, times=1000)
     writer = write()
@@ -188,6 +189,7 @@ def test_what_cannot_succeed_is_given_up(api, write, code):
     assert len(api.asked("patch", SERVICES)) == 1
     assert (writer.statistics().dropped, writer.statistics().done) == (1, 0)
     assert str(code) in writer.statistics().problem
+    assert [str(code) in message for message in caplog.messages] == [True]
 
 
 def test_a_work_that_stumbles_over_an_object_ends_nothing(api, write):

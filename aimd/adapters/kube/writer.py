@@ -17,7 +17,7 @@ from aimd.adapters.kube.connection import Connection
 from aimd.adapters.kube.patience import Patience
 from aimd.adapters.kube.writing import verdict
 from aimd.domain.cluster import WriteStatistics
-from aimd.errors import AimdError, ConfigError, UnreachableError
+from aimd.errors import AimdError, ConfigError, ConflictError, UnreachableError
 from aimd.ports_cluster import Objects
 
 log = logging.getLogger("aimd.kube")
@@ -157,13 +157,15 @@ class Writer:
         if decided.reload:
             self._reload()
         with self._changed:
-            told, self._problem = self._problem, error.message
+            told = self._problem
+            if not isinstance(error, ConflictError):  # others write, too
+                self._problem = error.message
             self._server_failures = self._server_failures + 1 if decided.everyone else 0
             due = self._clock() + decided.seconds
             if decided.everyone:
                 self._not_before = due
             self._retry_or_drop(key, waiting, due, error.code, again=decided.again)
-        if told is None:
+        if told is None and not isinstance(error, ConflictError):
             log.warning("a write has failed: %s", error)
 
     def _retry_or_drop(self, key: str, waiting: _Waiting, due: float, reason: str, *, again: bool) -> None:
