@@ -17,6 +17,7 @@ from aimd.adapters.kube.reflector import Reflector
 from aimd.domain.cluster import ObjectRef
 from aimd.errors import ConflictError, DeniedError, GoneError, InvalidInputError, UnauthenticatedError
 from tests.cluster import crds, pods
+from tests.cluster.authority import Authority, kubeconfig
 from tests.cluster.control_plane import API_SERVER, ControlPlane
 from tests.systemd.machine import until
 
@@ -215,6 +216,21 @@ def test_a_rotated_token_file_is_used(own, space, join, token_file):
     assert objects.node()["metadata"]["name"] == "node-a"
     place(own, space, "later", "node-a")
     knows(cluster, space, "later")
+
+
+def test_certificates_that_do_not_fit_are_read_again(own, token_file, tmp_path):
+    """As when the cluster's authority is replaced, which a kubeconfig may hold in itself."""
+    path = tmp_path / "kubeconfig"
+    stranger = Authority(tmp_path / "stranger")
+    kubeconfig(path, own.url, stranger.certificate, token_file)
+    cluster = KubeCluster("node-a", path, "aimd/test", QUICK)
+    cluster.start(lambda: None)
+    try:
+        until(lambda: cluster.statistics().watches[0].restarts.get("untrusted", 0) > 1, "a stranger is trusted")
+        kubeconfig(path, own.url, own.authority, token_file)
+        until(lambda: cluster.synced, lambda: f"not synced: {cluster.statistics().watches}")
+    finally:
+        cluster.close()
 
 
 def test_rights_are_enough_and_no_more(own, space, join):

@@ -406,5 +406,23 @@ def test_it_ends_soon(api, reflect, state):
     assert not reflector._thread.is_alive()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_reflector_that_dies_says_so(reflect, caplog):
+    reflector = reflect(lambda: 1 // 0)
+    until(lambda: "restart aimd" in (reflector.statistics().problem or ""), "nobody is told")
+    assert not reflector.statistics().connected
+    assert "the thread that watches pods has ended" in caplog.text
+
+
+def test_nothing_is_told_after_the_end(api, reflect):
+    """The event loop that would be told may be closed."""
+    api.fail("list", PODS, delay=0.4)
+    told = []
+    reflector = reflect(lambda: told.append(1))
+    until(lambda: api.asked("list", PODS), "it does not begin")
+    reflector.close()
+    assert told == []
+
+
 def test_a_reflector_that_never_began_ends(connect):
     Reflector(connect(), resources.pods(), "x=y", dict).close()

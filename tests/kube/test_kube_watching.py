@@ -151,6 +151,7 @@ ENDS = [
     (UnreachableError("x", code="timed_out"), 120, 4, Restart("timed_out", False, False, 0.8, 1)),
     (UnreachableError("x", code="timed_out"), 59, 1, Restart("timed_out", False, False, 1.6, 2)),
     (UnreachableError("x", code="cut"), 60, 9, Restart("cut", False, False, 0.8, 1)),
+    (UnreachableError("x", code="untrusted"), 0, 0, Restart("untrusted", False, True, 0.8, 1)),
     (UnreachableError("x", code="garbled"), 5, 0, Restart("garbled", False, False, 0.8, 1)),
     (UnreachableError("x", code="watch_error"), 5, 0, Restart("watch_error", True, False, 0.8, 1)),
     (UnreachableError("x", code="server_error"), 0, 0, Restart("server_error", False, False, 0.8, 1)),

@@ -37,6 +37,7 @@ VERDICTS = [
     (ThrottledError("x", retry_after_seconds=3), 0, Verdict(again=True, seconds=3.8, everyone=True)),
     (ThrottledError("x", retry_after_seconds=999), 0, Verdict(again=True, seconds=300.8, everyone=True)),
     (UnreachableError("x"), 0, Verdict(again=True, seconds=0.8, everyone=True)),
+    (UnreachableError("x", code="untrusted"), 0, Verdict(again=True, seconds=0.8, everyone=True, reload=True)),
     (UnreachableError("x", code="server_error"), 9, Verdict(again=True, seconds=30, everyone=True)),
 ]
 
@@ -199,6 +200,14 @@ def test_a_work_that_stumbles_over_an_object_ends_nothing(api, write):
     assert writer.wait_until_idle(5)
     assert done == [1]
     assert writer.statistics().dropped == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_writer_that_dies_says_so(write, caplog):
+    writer = write()
+    writer.submit("defect", lambda _: 1 // 0)
+    until(lambda: "restart aimd" in (writer.statistics().problem or ""), "nobody is told")
+    assert "the thread that writes to the cluster has ended" in caplog.text
 
 
 def test_one_key_that_is_denied_holds_up_no_other(write):

@@ -19,6 +19,7 @@ from aimd.errors import (
     UnreachableError,
 )
 
+UNTRUSTED = "untrusted"  # code of an UnreachableError: certificates do not fit (any more)
 _TOO_LARGE = "ResourceVersionTooLarge"  # of a version that the server has not reached, or never will (restored etcd)
 _SHOWN = 500  # characters of a message
 
@@ -69,3 +70,8 @@ def _seconds(header: str | None, details: Mapping[str, Any]) -> float:
             if said is not None:
                 return max(0.0, float(str(said)))
     return 0.0
+
+
+def wants_credentials(error: AimdError) -> bool:
+    """Whether reading credentials again may help."""
+    return isinstance(error, UnauthenticatedError) or error.code == UNTRUSTED

@@ -16,7 +16,7 @@ import urllib3
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
 
-from aimd.adapters.kube.answers import failure
+from aimd.adapters.kube.answers import UNTRUSTED, failure
 from aimd.adapters.kube.counting import RequestCounts
 from aimd.adapters.kube.patience import Patience
 from aimd.adapters.kube.resources import Target
@@ -183,6 +183,8 @@ def _errors(what: str) -> Iterator[None]:
     except urllib3.exceptions.ProtocolError as error:
         raise UnreachableError(f"{what}: the connection broke ({error})", code="cut") from error
     except ApiException as error:  # the library's word for a TLS failure
-        raise UnreachableError(f"{what}: no connection to the API server ({error.reason})") from error
+        raise UnreachableError(
+            f"{what}: no trust in the API server, or it has none ({error.reason})", code=UNTRUSTED
+        ) from error
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         raise UnreachableError(f"{what}: no answer of the API server ({error})") from error

@@ -112,6 +112,16 @@ class Reflector(Generic[T]):
     # -- the thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        finally:
+            with self._lock:
+                self._connected = False
+            if not self._stopping.is_set():  # a defect; Python tells which
+                self._problem = f"the thread that watches {self._target.plural} has ended: restart aimd"
+                log.critical(self._problem)
+
+    def _follow(self) -> None:
         failures = 0
         while not self._stopping.is_set():
             shortest, longest = self._patience.watch
@@ -185,7 +195,7 @@ class Reflector(Generic[T]):
     def _replace(self, things: Mapping[str, T]) -> None:
         news = not self._synced or things != self._things
         self._things, self._synced = things, True
-        if news:
+        if news and not self._stopping.is_set():
             self._on_change()
 
     def _ended(self, reason: str, error: AimdError | None) -> None:

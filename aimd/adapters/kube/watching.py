@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from aimd.adapters.kube.answers import status_failure
+from aimd.adapters.kube.answers import status_failure, wants_credentials
 from aimd.adapters.kube.patience import Patience, pause
 from aimd.errors import AimdError, GoneError, NotFoundError, ThrottledError, UnauthenticatedError, UnreachableError
 
@@ -124,7 +124,7 @@ def restart(
     return Restart(
         error.code if error is not None else "ended_early",
         relist=lost,
-        reload=isinstance(error, UnauthenticatedError),
+        reload=error is not None and wants_credentials(error),
         seconds=seconds,
         failures=before + 1,
     )

@@ -110,6 +110,14 @@ class Writer:
     # -- the thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            if not self._stopping:  # a defect; Python tells which
+                self._problem = "the thread that writes to the cluster has ended: restart aimd"
+                log.critical(self._problem)
+
+    def _work(self) -> None:
         while (next_one := self._next()) is not None:
             key, waiting = next_one
             error: AimdError | None = None

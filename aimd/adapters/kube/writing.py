@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aimd.adapters.kube.answers import wants_credentials
 from aimd.adapters.kube.patience import Patience, pause
 from aimd.errors import (
     AimdError,
@@ -11,7 +12,6 @@ from aimd.errors import (
     InvalidInputError,
     NotFoundError,
     ThrottledError,
-    UnauthenticatedError,
     UnreachableError,
 )
 
@@ -47,6 +47,6 @@ def verdict(error: AimdError, failures: int, chance: float, patience: Patience) 
     seconds = pause(patience.first, patience.longest, failures, chance)
     if isinstance(error, ThrottledError):
         return Verdict(again=True, seconds=seconds + min(error.retry_after_seconds, patience.obeyed), everyone=True)
-    if isinstance(error, UnauthenticatedError):
+    if wants_credentials(error):
         return Verdict(again=True, seconds=seconds, everyone=True, reload=True)
     return Verdict(again=True, seconds=seconds, everyone=isinstance(error, UnreachableError))
