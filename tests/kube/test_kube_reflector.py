@@ -94,11 +94,15 @@ def test_it_tells_of_changes_and_of_nothing_else(api, reflect):
     watched(api)
     until(lambda: len(told) == 1, "an empty list is not told")
     api.bookmark(PODS)
+    api.say(PODS, b"\n")
     api.say(PODS, {"type": "ADDED", "object": {**pod("late", uid="u", resourceVersion="1")}})
     api.put(PODS, pod("one"))
     until(lambda: len(told) == 2, "the pod is not told")
     assert told[1] == (["one"], "aimd-watch-pods")
-    until(lambda: reflector.statistics().events == 3, "events are not counted")
+    api.put(PODS, {**pod("one"), "status": {"podIP": "10.0.0.1"}})  # nothing that is kept of a pod
+    until(lambda: reflector.statistics().events == 4, "events are not counted")
+    assert len(told) == 2
+    assert restarts(reflector) == {}
 
 
 def test_it_is_synced_after_the_first_list_only(api, reflect):
