@@ -208,6 +208,7 @@ def _shape(found: Any, panel: Panel) -> None:
     elif panel.kind == "bargauge":
         found.orientation(style.VizOrientation.HORIZONTAL).reduce_options(_last())
         found.display_mode(style.BarGaugeDisplayMode.BASIC)
+        found.text(common.VizTextDisplayOptions().title_size(13).value_size(15))
     elif panel.kind == "gauge":
         found.reduce_options(_last())
     elif panel.kind == "heatmap":

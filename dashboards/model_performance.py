@@ -152,7 +152,7 @@ SLO_ROW = Row(
             "Requests that were not good, by reason, in the time shown above.",
             (
                 Query(
-                    f"sum by (model, reason) (increase(aim_model_slo_bad_total{{{MODEL}}}[$__range]))",
+                    f"sum by (model, reason) (increase(aim_model_slo_bad_total{{{MODEL}}}[$__range])) > 0",
                     "{{model}}: {{reason}}",
                 ),
             ),

@@ -1,0 +1,3 @@
+// Stands in for what is never drawn (editors).
+export const loader = {};
+export default {};
