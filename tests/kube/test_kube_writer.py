@@ -180,6 +180,17 @@ def test_it_is_tried_until_it_succeeds(api, write, code):
     assert writer.statistics().problem is None
 
 
+def test_an_answer_that_is_none_is_no_answer(api, write):
+    """A proxy's page, for example."""
+    api.put(SERVICES, LLAMA)
+    api.fail("get", SERVICES, code=200, body=b"<html>", times=2)
+    writer = write()
+    writer.submit("llama", counting)
+    assert writer.wait_until_idle(5)
+    assert count(api) == 1
+    assert writer.statistics().retries == {"garbled": 2}
+
+
 @pytest.mark.parametrize("code", [404, 422, 400])
 def test_what_cannot_succeed_is_given_up(api, write, caplog, code):
     api.put(SERVICES, LLAMA)

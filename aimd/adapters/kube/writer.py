@@ -25,6 +25,7 @@ Work = Callable[[Objects], None]
 KEYS = 1000  # a node has 250 pods at most, and fewer services
 _ATTEMPTS = 5  # of what may be lost
 _SECONDS_TO_END = 2.0
+_STUMBLED = "stumbled"  # a work over an object that is not as agreed: it will again
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Writer:
                 error = caught
             except (LookupError, TypeError, ValueError, AttributeError) as caught:  # an object is not as agreed
                 log.exception("the write of %s is given up", key)
-                error = UnreachableError(f"{key}: {caught!r}", code="garbled")
+                error = UnreachableError(f"{key}: {caught!r}", code=_STUMBLED)
             if error is None:
                 self._succeeded()
             else:
@@ -160,7 +161,7 @@ class Writer:
         about_server = verdict(error, 0, 0.0, self._patience).everyone
         failures = self._server_failures if about_server else waiting.failures
         decided = verdict(error, failures, self._chance(), self._patience)
-        if error.code == "garbled":
+        if error.code == _STUMBLED:
             decided = replace(decided, again=False, everyone=False)
         if decided.reload:
             self._reload()
