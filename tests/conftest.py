@@ -29,11 +29,9 @@ def pytest_configure():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """For runs by several workers (-n 2 --dist loadgroup)."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item.path, config.rootpath)))
+def pytest_itemcollected(item):
+    """For runs by several workers (-n 2 --dist loadgroup), which look for groups as soon as all is collected."""
+    item.add_marker(pytest.mark.xdist_group(group_of(item.path, item.config.rootpath)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

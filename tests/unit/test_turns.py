@@ -73,3 +73,11 @@ def test_who_waits_for_the_room_is_let_in_before_those_who_come_later(tmp_path: 
 )
 def test_what_shares_something_big_is_one_group(path: str, group: str) -> None:
     assert group_of(Path("/x") / path, Path("/x")) == group
+
+
+def test_a_run_by_workers_has_the_groups(request: pytest.FixtureRequest) -> None:
+    """Without them tests of one file would be in several workers."""
+    (mark,) = request.node.iter_markers("xdist_group")
+    assert mark.args == ("tests/unit/test_turns.py",)
+    if hasattr(request.config, "workerinput"):
+        assert request.node.nodeid.endswith("@tests/unit/test_turns.py")
