@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import debian
-from tests.turns import folder_of_run, group_of, turn
+from tests.turns import ByGroup, folder_of_run, turn
 
 PROJECT = Path(__file__).parents[1]
 FUSE_DEVICE = Path("/dev/fuse")
@@ -29,9 +29,10 @@ def pytest_configure():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_itemcollected(item):
-    """For runs by several workers (-n 2 --dist loadgroup), which look for groups as soon as all is collected."""
-    item.add_marker(pytest.mark.xdist_group(group_of(item.path, item.config.rootpath)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """For runs by several workers (-n 2): by file, and what shares something big in one."""
+    return ByGroup(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Annotated, get_args, get_origin
 
 import msgspec
 import tomli
@@ -14,15 +15,16 @@ EXAMPLE = (Path(__file__).parents[2] / "systemd" / "aimd.toml").read_text()
 # A setting or a table's name behind a mark that is not followed by a blank: prose has one.
 UNCOMMENTED = re.sub(r"^#(?=[\w\[\"])", "", EXAMPLE, flags=re.MULTILINE)
 # What has no meaningful default to show: an example stands there instead.
-EXAMPLES_ONLY = {"operators", "hip_library", "layout", "dispatch.allow"}
+EXAMPLES_ONLY = {"operators", "hip_library", "layout", "dispatch.allow", "kubernetes.node", "kubernetes.kubeconfig"}
 
 
 def settings(struct: type[msgspec.Struct]) -> dict[str, object]:
     """Every setting by its dotted name, with its default."""
     found = {}
     for field in msgspec.structs.fields(struct):
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            found |= {f"{field.name}.{name}": value for name, value in settings(field.type).items()}
+        kind = get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            found |= {f"{field.name}.{name}": value for name, value in settings(kind).items()}
         else:
             found[field.name] = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
     return found

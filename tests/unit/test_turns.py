@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -65,19 +69,37 @@ def test_who_waits_for_the_room_is_let_in_before_those_who_come_later(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("path", "group"),
+    ("nodeid", "group"),
     [
-        ("tests/systemd/test_service.py", "systemd"),
-        ("tests/unit/planning/test_claims.py", "tests/unit/planning/test_claims.py"),
+        ("tests/systemd/test_service.py::test_it[a/b]", "systemd"),
+        ("tests/unit/planning/test_claims.py::test_it", "tests/unit/planning/test_claims.py"),
     ],
 )
-def test_what_shares_something_big_is_one_group(path: str, group: str) -> None:
-    assert group_of(Path("/x") / path, Path("/x")) == group
+def test_what_shares_something_big_is_one_group(nodeid: str, group: str) -> None:
+    assert group_of(nodeid) == group
 
 
-def test_a_run_by_workers_has_the_groups(request: pytest.FixtureRequest) -> None:
-    """Without them tests of one file would be in several workers."""
-    (mark,) = request.node.iter_markers("xdist_group")
-    assert mark.args == ("tests/unit/test_turns.py",)
-    if hasattr(request.config, "workerinput"):
-        assert request.node.nodeid.endswith("@tests/unit/test_turns.py")
+def test_a_run_by_workers_has_each_file_in_one(tmp_path: Path) -> None:
+    lines = "import os\nimport pytest\n@pytest.mark.parametrize('n', range(6))\ndef test_it(n):\n    print('in', os.getpid())\n"
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_xdist_make_scheduler\n")
+    for name in ("test_a.py", "test_b.py"):
+        (tmp_path / name).write_text(lines)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "2",
+        "-rP",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        "/dev/null",
+        str(tmp_path),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True).stdout
+    assert "12 passed" in told
+    assert len(set(re.findall(r"^in (\d+)$", told, re.MULTILINE))) == 2
+    files = re.findall(r"_+ test_it\[\d\] _+.*?^in (\d+)$", told, re.MULTILINE | re.DOTALL)
+    assert sorted(files.count(pid) for pid in set(files)) == [6, 6]
