@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -115,6 +116,16 @@ def test_it_is_not_synced_by_half(api, cluster):
     assert not cluster.synced
     api.heal()
     until(lambda: cluster.synced, "never synced")
+
+
+def test_its_threads_end_with_it(cluster):
+    before = set(threading.enumerate())
+    cluster.start(lambda: None)
+    own = set(threading.enumerate()) - before
+    assert {"aimd-watch-pods", "aimd-watch-nodepartitions", "aimd-cluster-writer"} <= {each.name for each in own}
+    until(lambda: cluster.synced, "never synced")
+    cluster.close()
+    assert [each.name for each in own if each.name.startswith("aimd-") and each.is_alive()] == []
 
 
 def test_a_kubeconfig_that_is_missing_stops_the_start(tmp_path):

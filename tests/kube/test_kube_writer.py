@@ -20,7 +20,7 @@ from aimd.errors import (
     UnauthenticatedError,
     UnreachableError,
 )
-from tests.fakes.kube_api import PARTITIONS, SERVICES
+from tests.fakes.kube_api import PARTITIONS, SERVICES, SLICES
 from tests.kube.conftest import QUICK
 from tests.systemd.machine import until
 
@@ -145,6 +145,7 @@ def test_after_a_conflict_it_is_decided_anew(api, write, caplog):
     def late(objects):
         service = objects.service("default", "llama")
         seen.append(service["status"]["count"])
+        assert writer.statistics().problem is None
         if len(seen) < 3:  # another is faster, twice
             api.put(SERVICES, {**LLAMA, "status": {"count": 10 * len(seen)}})
         patch = {"metadata": {"resourceVersion": service["metadata"]["resourceVersion"]}, "status": {"count": -1}}
@@ -354,6 +355,8 @@ def test_objects(api, objects):
     assert objects.service("default", "llama") is None
     assert objects.node_partitions() is None
     assert objects.node() is None
+    assert list(objects.resource_slices()) == []
+    api.unserved.add(SLICES)
     assert list(objects.resource_slices()) == []
     made = objects.create_node_partitions({"metadata": {"name": "a"}, "spec": {}})
     assert objects.node_partitions() == made
