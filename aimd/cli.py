@@ -68,6 +68,11 @@ _config_option = click.option(
 @click.option("--runtime-dir", help="For sockets; default $RUNTIME_DIRECTORY, /run/aimd or $XDG_RUNTIME_DIR/aimd.")
 @click.option("--state-dir", help="For the ledger; default $STATE_DIRECTORY, /var/lib/aimd or $XDG_STATE_HOME/aimd.")
 @click.option("--sysfs-root", metavar="DIR", help="Instead of /sys: a mounted simulation. Wins over aimd.toml.")
+@click.option(
+    "--give-up-capabilities",
+    is_flag=True,
+    help="At once, all of them and for good: as root where nobody else takes them away, as in a privileged container.",
+)
 def run(
     config_path: Path | None,
     simulate: str | None,
@@ -75,8 +80,14 @@ def run(
     runtime_dir: str | None,
     state_dir: str | None,
     sysfs_root: str | None,
+    *,
+    give_up_capabilities: bool,
 ) -> None:
     """Run the daemon until SIGTERM."""
+    if give_up_capabilities:  # before anything is read or opened
+        from aimd.adapters import capabilities  # noqa: PLC0415
+
+        capabilities.give_up_capabilities()
     from aimd.daemon.supervision import Supervision  # noqa: PLC0415 - the other commands start faster without it
     from aimd.daemon.wiring import run as run_daemon  # noqa: PLC0415
 
