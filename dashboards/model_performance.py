@@ -15,7 +15,7 @@ TAKEN_BACK = f'(sum by (model) (rate(aim_model_requests_total{{{MODEL},outcome="
 GOOD, SPENT = (
     f"sum by (model) (increase(aim_model_slo_{kind}_total{{{MODEL}}}[$__range]))" for kind in ("good", "bad")
 )
-OBJECTIVE = f"min by (model) (aim_model_slo_objective_ratio{{{MODEL}}})"
+OBJECTIVE = f"max by (model) (aim_model_slo_objective_ratio{{{MODEL}}})"
 
 REQUEST_ROW = Row(
     "Requests",
@@ -99,17 +99,19 @@ LATENCY_ROW = Row(
         ),
         Panel(
             "Time waited of the whole",
-            "Share of a request's mean latency that it waited for its lease.",
+            "Time that requests waited for a lease, of the time that they waited or had one.",
             (
                 Query(
                     share(
                         f"sum by (model) (rate({WAIT}_sum{{{MODEL}}}{RATE}))",
-                        f"sum by (model) (rate({LATENCY}_sum{{{MODEL}}}{RATE}))",
+                        f"sum by (model) (rate({WAIT}_sum{{{MODEL}}}{RATE}))"
+                        f" + sum by (model) (rate(aim_scheduler_slot_seconds_total{{{MODEL}}}{RATE}))",
                     ),
                     "{{model}}",
                 ),
             ),
             unit="percentunit",
+            most=1,
         ),
     ),
 )

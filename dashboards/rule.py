@@ -39,6 +39,14 @@ class Group:
     rules: tuple[Alert | Recording, ...]
 
 
-def grew(counter: str, window: str) -> str:
-    """Whether a counter has grown in the window, also if its series began in it (increase() does not see that)."""
-    return f"increase({counter}[{window}]) > 0 or ({counter} unless {counter} offset {window}) > 0"
+def grew(counter: str, minutes: int) -> str:
+    """Whether a counter has grown in these minutes, also if its series began in them (increase() does not see that).
+
+    A series that is new to Prometheus alone does not count: the daemon's page was read before, or the daemon is new, too.
+    """
+    window = f"{minutes}m"
+    return (
+        f"increase({counter}[{window}]) > 0\n"
+        f"or ({counter} unless {counter} offset {window}) > 0\n"
+        f"and on (instance) (aim_build_info offset {window} or time() - process_start_time_seconds < {minutes * 60})"
+    )

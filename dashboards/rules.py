@@ -8,6 +8,9 @@ from __future__ import annotations
 from dashboards import burn
 from dashboards.rule import Alert, Group, grew
 
+# Clients that would not have waited, or do not want the lease any more, were not rejected.
+WANTED = 'aim_model_requests_total{outcome!~"cancelled|would_block"}[10m]'
+
 DAEMON = (
     Alert(
         "AimdDown",
@@ -35,7 +38,7 @@ DAEMON = (
     ),
     Alert(
         "AimdHealthCheckFailed",
-        "aim_health_check == 0",
+        'aim_health_check{check!~"inventory|loop"} == 0',  # these have alerts of their own, above and below
         "5m",
         "page",
         "aimd on {{ $labels.instance }} fails its check {{ $labels.check }}",
@@ -75,7 +78,7 @@ DAEMON = (
     ),
     Alert(
         "AimdControlLoopFailures",
-        grew("aim_control_loop_failures_total", "15m"),
+        grew("aim_control_loop_failures_total", 15),
         "",
         "ticket",
         "aimd on {{ $labels.instance }} could not handle an event",
@@ -83,7 +86,7 @@ DAEMON = (
     ),
     Alert(
         "AimdCollectorErrors",
-        grew("aim_collector_errors_total", "15m"),
+        grew("aim_collector_errors_total", 15),
         "",
         "ticket",
         "A part of the metrics of aimd on {{ $labels.instance }} is missing: {{ $labels.collector }}",
@@ -91,7 +94,7 @@ DAEMON = (
     ),
     Alert(
         "AimdModelsWithoutLabel",
-        grew("aim_metrics_label_overflow_total", "15m"),
+        grew("aim_metrics_label_overflow_total", 15),
         "",
         "ticket",
         "There are more models on {{ $labels.instance }} than have metrics of their own",
@@ -99,11 +102,11 @@ DAEMON = (
     ),
     Alert(
         "AimdLedgerCommitErrors",
-        grew('aim_ledger_commits_total{result!="ok"}', "10m"),
+        grew('aim_ledger_commits_total{result!="ok"}', 10),
         "",
-        "page",
-        "aimd on {{ $labels.instance }} cannot write its ledger",
-        "Commits fail and are tried again; until one succeeds no claim is taken and no mode changed.",
+        "ticket",
+        "aimd on {{ $labels.instance }} could not write its ledger",
+        "A commit failed and is tried again. While none succeeds AimdHealthCheckFailed pages: no claim is taken.",
     ),
     Alert(
         "AimdLedgerRecovered",
@@ -126,11 +129,19 @@ PARTITIONS = (
     ),
     Alert(
         "AimdPartitionChangeFailing",
-        grew('aim_gpu_partition_changes_total{result!="committed"}', "15m"),
+        grew('aim_gpu_partition_changes_total{result="failed"}', 15),
+        "",
+        "ticket",
+        "A mode change of GPU {{ $labels.gpu_id }} on {{ $labels.instance }} has failed",
+        "From {{ $labels.from }} to {{ $labels.to }}. The GPU is in the mode of before.",
+    ),
+    Alert(
+        "AimdPartitionNeedsOperator",
+        grew('aim_gpu_partition_changes_total{result="needs_operator"}', 15),
         "",
         "page",
-        "A mode change of GPU {{ $labels.gpu_id }} on {{ $labels.instance }} has {{ $labels.result }}",
-        "From {{ $labels.from }} to {{ $labels.to }}. needs_operator: the GPU could not be brought back either.",
+        "GPU {{ $labels.gpu_id }} on {{ $labels.instance }} is stuck between two modes",
+        "Its change from {{ $labels.from }} to {{ $labels.to }} has failed, and it could not be brought back either.",
     ),
     Alert(
         "AimdPartitionChangeStuck",
@@ -190,12 +201,15 @@ PARTITIONS = (
     ),
     Alert(
         "AimdTelemetryStale",
-        "(aim_gpu_partition_utilization offset 1h) * 0 + 1 unless aim_gpu_partition_utilization"
-        " and on (instance, gpu_id, partition_id) aim_gpu_partition_memory_bytes",
+        # Memory has the modes as labels: a partition of another mode is another one, and may not have telemetry.
+        "aim_gpu_partition_memory_bytes\n"
+        "and on (instance, gpu_id, partition_id, compute_mode, memory_mode) aim_gpu_partition_memory_bytes offset 1h\n"
+        "and on (instance, gpu_id, partition_id) aim_gpu_partition_utilization offset 1h\n"
+        "unless on (instance, gpu_id, partition_id) aim_gpu_partition_utilization",
         "15m",
         "ticket",
         "The driver does not tell any more how busy {{ $labels.gpu_id }}/{{ $labels.partition_id }} is",
-        "On {{ $labels.instance }}: an hour ago it did, the partition is still there, and its utilization is absent.",
+        "On {{ $labels.instance }}: an hour ago it did, in the same mode ({{ $labels.compute_mode }}).",
     ),
 )
 
@@ -212,11 +226,12 @@ DISPATCH = (
     Alert(
         "AimdRequestsRejected",
         "sum by (instance, model) (rate(aim_model_requests_rejected_total[10m]))"
-        " / sum by (instance, model) (rate(aim_model_requests_total[10m])) > 0.05",
+        f" / sum by (instance, model) (rate({WANTED})) > 0.05\n"
+        f"and on (instance, model) sum by (instance, model) (increase({WANTED})) >= {burn.LEAST_REQUESTS}",
         "10m",
         "ticket",
         "{{ $value | humanizePercentage }} of the requests of {{ $labels.model }} on {{ $labels.instance }} get no lease",
-        "For 10 minutes more than 5% ended without a lease against their client's will.",
+        "For 10 minutes more than 5% of those that would have waited ended without a lease.",
     ),
     Alert(
         "AimdThroughputBelowFloor",

@@ -52,14 +52,19 @@ def state(
     )
 
 
-def counter(alert: str, name: str, labels: Mapping[str, str], window: int, **more: str) -> tuple[Case, Case]:
-    """A counter that grows once, and one whose series begins with its first count."""
+def counter(alert: str, name: str, labels: Mapping[str, str], window: int, **more: str) -> tuple[Case, ...]:
+    """A counter that grows once; series that begin with their first count, of a daemon that was there and of a new one;
+    and, which is no trouble, an old daemon with old counts that was not scraped until now.
+    """
     told = {**labels, **more}
     where = series(name, labels, **more)
     inside, after = (21, 20 + window - 2), (20 + window + 2, 20 + window + 30)
+    build, began = series("aim_build_info", labels), series("process_start_time_seconds", ON)
     return (
         Case(alert, {where: "3x19 4x100"}, told, (19,), inside, after),
-        Case(alert, {where: "_x20 1x100"}, told, (0, 19), inside, after),
+        Case(alert, {where: "_x20 1x100", build: "1x200"}, told, (0, 19), inside, after),
+        Case(alert, {where: "_x20 1x100", build: "_x20 1x100", began: "_x20 1200x100"}, told, (19,), inside[:1], after),
+        Case(alert, {where: "_x20 3x100", build: "_x20 1x100", began: "_x20 -9000x100"}, told, (21, 30), (), after),
     )
 
 
@@ -96,6 +101,7 @@ def burn(alert: str, bad_name: Mapping[str, str], ratio: float, long: int, short
 
 FINDING = {"kind": "over-limit", "model": "llama"}
 LOST = {"kind": "ledger_quarantined"}
+CPX = {"compute_mode": "CPX", "memory_mode": "NPS1"}
 CHANGE = {"from": "SPX/NPS1", "to": "CPX/NPS1", "result": "failed"}
 PAGE_LONG, PAGE_SHORT = 60, 5
 CASES = (
@@ -121,6 +127,13 @@ CASES = (
     state("AimdLedgerRecovered", "aim_ledger_recoveries_total", ON, 1, 0, **LOST),
     state("AimdGpuNotReady", "aim_gpu_state", GPU, 1, 5, state="lost"),
     *counter("AimdPartitionChangeFailing", "aim_gpu_partition_changes_total", GPU, 15, **CHANGE),
+    *counter(
+        "AimdPartitionNeedsOperator",
+        "aim_gpu_partition_changes_total",
+        GPU,
+        15,
+        **CHANGE | {"result": "needs_operator"},
+    ),
     state("AimdPartitionChangeStuck", "aim_gpu_partition_change_in_progress", GPU, 1, 15),
     state("AimdPartitionDrift", "aim_gpu_partition_drift", GPU, 1, 15),
     state("AimdOrphans", "aim_orphans", ON, 1, 10),
@@ -140,9 +153,9 @@ CASES = (
         "AimdTelemetryStale",
         {
             series("aim_gpu_partition_utilization", PLACE): "0.5x59 _x40 0.5x60",
-            series("aim_gpu_partition_memory_bytes", PLACE): "1x200",
+            series("aim_gpu_partition_memory_bytes", PLACE, **CPX): "1x200",
         },
-        PLACE,
+        PLACE | CPX,
         (50, 70),
         (90,),
         (105, 150),
@@ -151,9 +164,21 @@ CASES = (
         "AimdTelemetryStale",  # the partition itself is gone: nothing is wrong with telemetry
         {
             series("aim_gpu_partition_utilization", PLACE): "0.5x59 _x100",
-            series("aim_gpu_partition_memory_bytes", PLACE): "1x59 _x100",
+            series("aim_gpu_partition_memory_bytes", PLACE, **CPX): "1x59 _x100",
         },
-        PLACE,
+        PLACE | CPX,
+        (70, 90, 110),
+        (),
+        (),
+    ),
+    Case(
+        "AimdTelemetryStale",  # a partition of the same place in another mode, of which the driver cannot tell
+        {
+            series("aim_gpu_partition_utilization", PLACE): "0.5x59 _x100",
+            series("aim_gpu_partition_memory_bytes", PLACE, **CPX): "1x59 _x100",
+            series("aim_gpu_partition_memory_bytes", PLACE, **CPX | {"memory_mode": "NPS4"}): "_x60 1x100",
+        },
+        PLACE | CPX,
         (70, 90, 110),
         (),
         (),
@@ -180,6 +205,56 @@ CASES = (
         (19, 25),
         (40, 55),
         (75, 100),
+    ),
+    Case(
+        "AimdRequestsRejected",  # clients that ask again and again without waiting do not hide those that wait in vain
+        {
+            series("aim_model_requests_total", MODEL, outcome="would_block"): "0+1000x120",
+            series("aim_model_requests_total", MODEL, outcome="expired"): "0x19 0+10x39 390x60",
+            series("aim_model_requests_rejected_total", MODEL, reason="expired"): "0x19 0+10x39 390x60",
+        },
+        {"instance": "node-a", "model": "llama"},
+        (19, 25),
+        (40, 55),
+        (75, 100),
+    ),
+    Case(
+        "AimdRequestsRejected",  # one of two: too few to wake anybody
+        {
+            series("aim_model_requests_total", MODEL, outcome="released"): "0+1x120",
+            series("aim_model_requests_rejected_total", MODEL, reason="expired"): "0+0.5x120",
+        },
+        {"instance": "node-a", "model": "llama"},
+        (19, 40, 60),
+        (),
+        (),
+    ),
+    Case(
+        "AimdErrorBudgetBurn1H",  # two nodes serve the model: of both together 5 % are bad, which is no 14.4 %
+        {
+            series("aim_model_slo_good_total", MODEL): "0+95x200",
+            series("aim_model_slo_bad_total", MODEL, reason="failed"): "0x200",
+            series("aim_model_slo_good_total", MODEL, instance="node-b"): "0x200",
+            series("aim_model_slo_bad_total", MODEL, instance="node-b", reason="failed"): "0+5x200",
+            series("aim_model_slo_objective_ratio", MODEL): "0.99x200",
+            series("aim_model_slo_objective_ratio", MODEL, instance="node-b"): "0.99x200",
+        },
+        {"model": "llama"},
+        (70, 150),
+        (),
+        (),
+    ),
+    Case(
+        "AimdErrorBudgetBurn1H",  # the daemon begins anew, and its counters with it: what was bad before stays counted
+        {
+            series("aim_model_slo_good_total", MODEL): "0+80x60 0+80x60",
+            series("aim_model_slo_bad_total", MODEL, reason="failed"): "0+20x60 0+20x60",
+            series("aim_model_slo_objective_ratio", MODEL): "0.99x130",
+        },
+        {"model": "llama"},
+        (),
+        (50, 59, 64, 100),
+        (),
     ),
     state("AimdThroughputBelowFloor", "aim_model_slo_met", MODEL, 0, 10, good=1, objective="throughput"),
     *burn("AimdErrorBudgetBurn1H", {"reason": "failed"}, 0.2, 60, 5),

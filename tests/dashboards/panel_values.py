@@ -119,13 +119,13 @@ def buckets(look: Look) -> Values:
 
 
 def waited(look: Look, model: str) -> Bounds:
-    sums = []
-    for edge in (-1.25, 1.25):
-        since, until = look.at - WINDOW - edge, look.at + edge
-        sums.append([look.spans(of_model(model), since, until, wait=wait) for wait in (True, False)])
-    (inner_waits, inner_totals), (outer_waits, outer_totals) = sums
-    low = sum(low for low, _ in inner_waits) / sum(high for _, high in outer_totals)
-    return Bounds(low * 0.9, sum(high for _, high in outer_waits) / sum(low for low, _ in inner_totals) * 1.1)
+    """Of the time that requests waited, which is known at their grant, and of that for which leases ran."""
+    inner, outer = (
+        look.spans(of_model(model), look.at - WINDOW - edge, look.at + edge, wait=True) for edge in (-1.25, 1.25)
+    )
+    low, high = sum(low for low, _ in inner) * 0.9, sum(high for _, high in outer) * 1.1
+    ran = look.window.slots(model)
+    return Bounds(low / (low + ran.high * WINDOW), high / (high + ran.low * WINDOW))
 
 
 def spending(look: Look, model: str, span: float) -> Bounds:

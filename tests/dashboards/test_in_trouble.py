@@ -122,7 +122,7 @@ ALERTS = {
     "AimdLedgerCommitErrors": ("failing_ledger", {"result": "error"}),
     "AimdLedgerRecovered": ("broken_ledger", {}),
     "AimdGpuNotReady": ("failed_change", {"gpu_id": GPUS[1], "state": "lost"}),
-    "AimdPartitionChangeFailing": ("failed_change", {"gpu_id": GPUS[1]}),
+    "AimdPartitionNeedsOperator": ("failed_change", {"gpu_id": GPUS[1]}),
     "AimdPartitionChangeStuck": ("stuck_change", {"gpu_id": GPUS[2]}),
     "AimdPartitionDrift": ("failed_change", {"gpu_id": GPUS[1]}),
     "AimdOrphans": ("orphan", {}),
@@ -138,6 +138,7 @@ ALERTS = {
 }
 # Alerts whose trouble is not made here, and why: alert_cases.py has them fire on made-up series.
 NOT_HERE = {
+    "AimdPartitionChangeFailing": "the change that fails here leaves a GPU that cannot be brought back",
     "AimdNotReady": "the daemon is not ready until it has seen the node, which takes no time on a simulated one",
     "AimdControlLoopStalled": "half a minute without a turn",
     "AimdControlLoopFailures": "only an error in the program makes one",
