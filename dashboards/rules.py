@@ -121,11 +121,19 @@ DAEMON = (
 PARTITIONS = (
     Alert(
         "AimdGpuNotReady",
-        'aim_gpu_state{state!="ready"} == 1',
+        'aim_gpu_state{state=~"lost|gone"} == 1',
         "5m",
         "page",
         "GPU {{ $labels.gpu_id }} on {{ $labels.instance }} is {{ $labels.state }}",
         "It has had no partitions for 5 minutes; models that were on it have no place.",
+    ),
+    Alert(
+        "AimdGpuHidden",
+        'aim_gpu_state{state="hidden"} == 1',
+        "30m",
+        "ticket",
+        "GPU {{ $labels.gpu_id }} on {{ $labels.instance }} is hidden from aimd",
+        "The device cgroup of the daemon keeps it away; nothing is placed there.",
     ),
     Alert(
         "AimdPartitionChangeFailing",

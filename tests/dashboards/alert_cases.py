@@ -126,6 +126,7 @@ CASES = (
     *counter("AimdLedgerCommitErrors", "aim_ledger_commits_total", ON, 10, result="error"),
     state("AimdLedgerRecovered", "aim_ledger_recoveries_total", ON, 1, 0, **LOST),
     state("AimdGpuNotReady", "aim_gpu_state", GPU, 1, 5, state="lost"),
+    state("AimdGpuHidden", "aim_gpu_state", GPU, 1, 30, state="hidden"),
     *counter("AimdPartitionChangeFailing", "aim_gpu_partition_changes_total", GPU, 15, **CHANGE),
     *counter(
         "AimdPartitionNeedsOperator",

@@ -145,6 +145,7 @@ NOT_HERE = {
     "AimdCollectorErrors": "only an error in the program makes one, or a driver that hangs for half a minute",
     "AimdThroughputBelowFloor": "throughput is judged by whole minutes with a backlog",
     "AimdMemoryProbeFailing": "no HIP here; what libraries do to the probe, and its metric: tests/hip",
+    "AimdGpuHidden": "a device cgroup hides none of the simulated node",
     "AimdTelemetryStale": "it compares with what was told an hour before",
     "AimdRequestsRejected": "the load scene has it: test_panels_under_load.py",
 }

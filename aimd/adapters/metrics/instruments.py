@@ -19,14 +19,10 @@ OPERATIONS = {
 OPERATIONS_HELP = (
     "Operations of the daemon by outcome. assign, release, plan, drain: requests of claims and plans; switch: steps of mode"
     " changes that ended, and changes that were refused; acquire: requests of models, granted or why not; cancel: requests"
-    " that their clients took back."
+    " that their clients took back. Of this daemon's life. Absent: it has not happened."
 )
-CHANGES_HELP = (
-    "Mode changes of a GPU that ended, by modes and result: committed, failed, needs_operator. An unknown mode is ?."
-)
-RECOVERIES_HELP = (
-    "What the ledger had to do to itself at this daemon's start, by kind of event (ledger_quarantined, ...)."
-)
+CHANGES_HELP = "Mode changes of a GPU that ended, by modes and result: committed, failed, needs_operator. An unknown mode is ?. Of this daemon's life. Absent: it has not happened."
+RECOVERIES_HELP = "What the ledger had to do to itself at this daemon's start, by kind of event (ledger_quarantined, ...). Of this daemon's life. Absent: it has not happened."
 CHANGE_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
 SHORT_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -43,31 +39,38 @@ class Instruments:
         self._changes = _counter("aim_gpu_partition_changes", CHANGES_HELP, "gpu_id", "from", "to", "result")
         self._change_seconds = Histogram(
             "aim_gpu_partition_change_duration_seconds",
-            "Seconds of mode changes of a GPU from their step's beginning to its end, the wait for its users included.",
+            "Seconds of mode changes of a GPU from their step's beginning to its end, the wait for its users included. Of this daemon's life. Absent: it has not happened.",
             ("gpu_id", "result"),
             buckets=CHANGE_SECONDS,
             registry=None,
         )
         self._decision = _short(
-            "aim_scheduler_decision_duration_seconds", "Seconds that the control path took to decide."
+            "aim_scheduler_decision_duration_seconds",
+            "Seconds that the control path took to decide. Of this daemon; never absent.",
         )
         self._commits = _counter(
-            "aim_ledger_commits", "Commits of the ledger by result; one that failed is tried again.", "result"
+            "aim_ledger_commits",
+            "Commits of the ledger by result; one that failed is tried again. Of this daemon's life. Absent: it has not happened.",
+            "result",
         )
         self._commit = _short(
-            "aim_ledger_commit_duration_seconds", "Seconds of a commit of the ledger, until it is durable."
+            "aim_ledger_commit_duration_seconds",
+            "Seconds of a commit of the ledger, until it is durable. Of this daemon; never absent.",
         )
         self._recoveries = _counter("aim_ledger_recoveries", RECOVERIES_HELP, "kind")
         self._reloads = _counter(
-            "aim_config_reloads", "Reloads of the configuration by result; one with an error changed nothing.", "result"
+            "aim_config_reloads",
+            "Reloads of the configuration by result; one with an error changed nothing. Of this daemon's life. Absent: it has not happened.",
+            "result",
         )
         self._reload_ok = Gauge(
             "aim_config_last_reload_successful",
-            "1 if the last reload of the configuration, or the start, was.",
+            "1 if the last reload of the configuration, or the start, was. Of this daemon; never absent.",
             registry=None,
         )
         self._lag = _short(
-            "aim_event_loop_lag_seconds", "Seconds that the daemon's event loop came too late, seen every 0.5 s."
+            "aim_event_loop_lag_seconds",
+            "Seconds that the daemon's event loop came too late, seen every 0.5 s. Of this daemon; never absent.",
         )
         self._begin()
 

@@ -49,7 +49,7 @@ IN_FLIGHT = Descriptor(
 QUEUE_WAIT = Descriptor(
     "aim_model_request_queue_wait_seconds",
     "histogram",
-    "Seconds from acquire to grant, of every request that got a lease; from the dispatch core, true to 1/128.",
+    "Seconds from acquire to grant, of every request that got a lease; from the dispatch core, true to 1/128. From the dispatch core. Absent: it does not run, or could not be read.",
     CLASSED,
     BUCKETS_SECONDS,
 )
@@ -61,32 +61,46 @@ REJECTED = Descriptor(
     ("model", "reason"),
 )
 SLOTS = Descriptor(
-    "aim_scheduler_slots", "gauge", "Leases that may run on the partition at a time (slots_per_partition).", PLACE
+    "aim_scheduler_slots",
+    "gauge",
+    "Leases that may run on the partition at a time (slots_per_partition). From the dispatch core. Absent: it does not run, or could not be read.",
+    PLACE,
 )
-SLOTS_IN_USE = Descriptor("aim_scheduler_slots_in_use", "gauge", "Leases that run on the partition now.", PLACE)
+SLOTS_IN_USE = Descriptor(
+    "aim_scheduler_slots_in_use",
+    "gauge",
+    "Leases that run on the partition now. From the dispatch core. Absent: it does not run, or could not be read.",
+    PLACE,
+)
 QUEUE_CAP = Descriptor(
     "aim_scheduler_queue_limit",
     "gauge",
-    "Requests that may wait on the partition (dispatch.queue_cap); those within a guarantee do not count.",
+    "Requests that may wait on the partition (dispatch.queue_cap); those within a guarantee do not count. From the dispatch core. Absent: it does not run, or could not be read.",
     PLACE,
 )
 CLOSED = Descriptor(
-    "aim_scheduler_partition_closed", "gauge", "1 while the partition lets no request in: its GPU is switched.", PLACE
+    "aim_scheduler_partition_closed",
+    "gauge",
+    "1 while the partition lets no request in: its GPU is switched. From the dispatch core. Absent: it does not run, or could not be read.",
+    PLACE,
 )
 GUARANTEE = Descriptor(
     "aim_scheduler_guarantee_slots",
     "gauge",
-    "Slots that the model gets there before others get more than theirs.",
+    "Slots that the model gets there before others get more than theirs. From the dispatch core. Absent: it does not run, or could not be read.",
     PLACED,
 )
 SLOT_SECONDS = Descriptor(
     "aim_scheduler_slot_seconds",
     "counter",
-    "Sum over time of the model's running leases there: its rate is the mean of slots in use. Exact.",
+    "Sum over time of the model's running leases there: its rate is the mean of slots in use. Exact. From the dispatch core. Absent: it does not run, or could not be read.",
     PLACED,
 )
 BACKLOG = Descriptor(
-    "aim_scheduler_backlog_seconds", "counter", "Time in which a request of the model was waiting there. Exact.", PLACED
+    "aim_scheduler_backlog_seconds",
+    "counter",
+    "Time in which a request of the model was waiting there. Exact. From the dispatch core. Absent: it does not run, or could not be read.",
+    PLACED,
 )
 RECLAIM = Descriptor(
     "aim_scheduler_guarantee_reclaim_seconds",
@@ -95,21 +109,41 @@ RECLAIM = Descriptor(
     PLACED,
     BUCKETS_SECONDS,
 )
-CONNECTIONS = Descriptor("aim_dispatch_connections", "gauge", "Open connections of the dispatch socket.")
-ACCEPTED = Descriptor("aim_dispatch_connections_accepted", "counter", "Connections that the dispatch socket has taken.")
+CONNECTIONS = Descriptor(
+    "aim_dispatch_connections",
+    "gauge",
+    "Open connections of the dispatch socket. From the dispatch core. Absent: it does not run, or could not be read.",
+)
+ACCEPTED = Descriptor(
+    "aim_dispatch_connections_accepted",
+    "counter",
+    "Connections that the dispatch socket has taken. From the dispatch core. Absent: it does not run, or could not be read.",
+)
 REFUSED = Descriptor(
-    "aim_dispatch_connections_refused", "counter", "Connections that were refused: the user or the socket has too many."
+    "aim_dispatch_connections_refused",
+    "counter",
+    "Connections that were refused: the user or the socket has too many. From the dispatch core. Absent: it does not run, or could not be read.",
 )
 GIVEN_UP = Descriptor(
-    "aim_dispatch_connections_given_up", "counter", "Connections that were ended since their client did not read."
+    "aim_dispatch_connections_given_up",
+    "counter",
+    "Connections that were ended since their client did not read. From the dispatch core. Absent: it does not run, or could not be read.",
 )
-FRAMES = Descriptor("aim_dispatch_frames", "counter", "Frames that clients have sent to the dispatch socket.")
-FAULTS = Descriptor("aim_dispatch_faults", "counter", "Connections that were ended by an error of their protocol.")
+FRAMES = Descriptor(
+    "aim_dispatch_frames",
+    "counter",
+    "Frames that clients have sent to the dispatch socket. From the dispatch core. Absent: it does not run, or could not be read.",
+)
+FAULTS = Descriptor(
+    "aim_dispatch_faults",
+    "counter",
+    "Connections that were ended by an error of their protocol. From the dispatch core. Absent: it does not run, or could not be read.",
+)
 DENIED = Descriptor(
     "aim_dispatch_denied",
     "counter",
     "Clients that asked the dispatch socket for a model and were told no, by outcome. The requests behind the question end"
-    " with it, and are counted nowhere else.",
+    " with it, and are counted nowhere else. From the dispatch core. Absent: it does not run, or could not be read.",
     ("outcome",),
 )
 SOCKET = ((ACCEPTED, "accepted"), (REFUSED, "refused"), (GIVEN_UP, "given_up"), (FRAMES, "frames"), (FAULTS, "faults"))

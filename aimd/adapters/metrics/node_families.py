@@ -39,26 +39,39 @@ TELEMETRY = Descriptor(
 GPU_INFO = Descriptor(
     "aim_gpu",
     "info",
-    "A GPU of the node: its name here, product, PCI device id and NUMA node; empty labels are unknown.",
+    "A GPU of the node: its name here, product, PCI device id and NUMA node; empty labels are unknown. From aimd's last look at the node. Absent: no such GPU or partition is there.",
     (*GPU, "gpu", "product", "device_id", "numa_node"),
 )
 GPU_STATE = Descriptor(
     "aim_gpu_state",
     "gauge",
     "1 for the state that the GPU is in: ready, lost (no partitions in KFD), hidden (by the device cgroup), gone (from"
-    " the bus or the driver).",
+    " the bus or the driver). From aimd's last look at the node. Absent: no such GPU or partition is there.",
     (*GPU, "state"),
 )
-DRAINING = Descriptor("aim_gpu_draining", "gauge", "1 if the GPU takes no new claims, by an operator's word.", GPU)
-IN_RESET = Descriptor("aim_gpu_in_reset", "gauge", "1 while the driver resets the GPU, by its uevents.", GPU)
+DRAINING = Descriptor(
+    "aim_gpu_draining",
+    "gauge",
+    "1 if the GPU takes no new claims, by an operator's word. From aimd's last look at the node. Absent: no such GPU or partition is there.",
+    GPU,
+)
+IN_RESET = Descriptor(
+    "aim_gpu_in_reset",
+    "gauge",
+    "1 while the driver resets the GPU, by its uevents. From aimd's last look at the node. Absent: no such GPU or partition is there.",
+    GPU,
+)
 HOLDERS = Descriptor(
     "aim_gpu_holders",
     "gauge",
-    "Processes that hold the GPU open, from KFD's list of clients; one that holds several counts at each.",
+    "Processes that hold the GPU open, from KFD's list of clients; one that holds several counts at each. From aimd's last look at the node. Absent: no such GPU or partition is there.",
     GPU,
 )
 PARTITIONS = Descriptor(
-    "aim_gpu_partitions", "gauge", "Partitions that KFD shows of the GPU; 0 while it has none.", GPU
+    "aim_gpu_partitions",
+    "gauge",
+    "Partitions that KFD shows of the GPU; 0 while it has none. From aimd's last look at the node. Absent: no such GPU or partition is there.",
+    GPU,
 )
 GPU_MEMORY = Descriptor(
     "aim_gpu_total_memory_bytes",
@@ -70,7 +83,7 @@ PARTITION_INFO = Descriptor(
     "aim_gpu_partition",
     "info",
     "A partition: its GPU's name here, modes, render node (empty if unknown), and how many mode changes of the GPU aimd"
-    " has seen.",
+    " has seen. From aimd's last look at the node. Absent: no such GPU or partition is there.",
     (*PLACE, "gpu", "compute_mode", "memory_mode", "render_node", "mode_epoch"),
 )
 COMPUTE_UNITS = Descriptor(
@@ -101,7 +114,7 @@ FINDING = Descriptor(
     "aim_gpu_partition_memory_finding",
     "gauge",
     "1 while the memory of the partition is not as it should be, after a while: over-limit (the model's claim uses more"
-    " than it has reserved), drift (HIP and KFD do not tell the same; without model).",
+    " than it has reserved), drift (HIP and KFD do not tell the same; without model). From aimd's last look at the node. Absent: no such GPU or partition is there.",
     (*PLACE, "kind", "model"),
 )
 AVAILABLE = Descriptor(
@@ -120,19 +133,28 @@ PROBE = Descriptor(
     (*GPU, "state"),
 )
 ASSIGNMENTS = Descriptor(
-    "aim_gpu_partition_assignments", "gauge", "Replicas of claims that are placed on the partition.", PLACE
+    "aim_gpu_partition_assignments",
+    "gauge",
+    "Replicas of claims that are placed on the partition. From aimd's last look at the node. Absent: no such GPU or partition is there.",
+    PLACE,
 )
 CHANGING = Descriptor(
-    "aim_gpu_partition_change_in_progress", "gauge", "1 while a mode change of the GPU is planned or runs.", GPU
+    "aim_gpu_partition_change_in_progress",
+    "gauge",
+    "1 while a mode change of the GPU is planned or runs. From aimd's last look at the node. Absent: no such GPU or partition is there.",
+    GPU,
 )
 DRIFT = Descriptor(
     "aim_gpu_partition_drift",
     "gauge",
-    "1 if wish, mode file and partitions of the GPU do not agree; aimctl describe gpu says how.",
+    "1 if wish, mode file and partitions of the GPU do not agree; aimctl describe gpu says how. From aimd's last look at the node. Absent: no such GPU or partition is there.",
     GPU,
 )
 PENDING = Descriptor(
-    "aim_gpu_memory_mode_pending", "gauge", "1 if a memory mode is requested that the next driver load applies.", GPU
+    "aim_gpu_memory_mode_pending",
+    "gauge",
+    "1 if a memory mode is requested that the next driver load applies. From aimd's last look at the node. Absent: no such GPU or partition is there.",
+    GPU,
 )
 POD = Descriptor(
     "aim_pod",

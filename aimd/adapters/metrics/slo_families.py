@@ -36,14 +36,14 @@ GOOD = Descriptor(
     "aim_model_slo_good",
     "counter",
     "Requests of the model that were released well within the target, on all its partitions, those that are gone included;"
-    " exact, seconds old.",
+    " exact, seconds old. Absent as the objective.",
     MODEL,
 )
 BAD = Descriptor(
     "aim_model_slo_bad",
     "counter",
     "Requests of the model that used up its error budget, by reason: late, failed, revoked, lost, expired, shed or a full"
-    " queue. Exact, seconds old. Those that clients cancelled are neither good nor bad.",
+    " queue. Exact, seconds old. Those that clients cancelled are neither good nor bad. Absent as the objective.",
     ("model", "reason"),
 )
 BURN = Descriptor(
@@ -62,7 +62,7 @@ MET = Descriptor(
 ALERT = Descriptor(
     "aim_model_slo_alert",
     "gauge",
-    "1 for the severity (page, ticket) that the burn rates of a pair of windows call for now, 0 for the other.",
+    "1 for the severity (page, ticket) that the burn rates of a pair of windows call for now, 0 for the other. Absent as the objective.",
     ("model", "severity"),
 )
 

@@ -1,5 +1,6 @@
 """The page of a node that is always the same, to be read as a diff; and what Prometheus itself says of it."""
 
+import re
 import subprocess
 
 from prometheus_client.openmetrics import parser as openmetrics_parser
@@ -53,3 +54,9 @@ def test_both_formats_say_the_same():
     }
     assert openmetrics == text
     assert len(text) > 400
+
+
+def test_every_help_says_what_it_means_that_a_series_is_absent():
+    helps = re.findall(r"^# HELP (aim_\S+) (.*)$", scene.GOLDEN.read_text(), re.MULTILINE)
+    assert len(helps) > 80
+    assert [name for name, text in helps if "bsent" not in text] == []
