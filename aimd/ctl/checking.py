@@ -30,12 +30,19 @@ SYSTEM = Path("/sys")
     metavar="DIR",
     help="With --preflight: instead of /sys, a mounted simulation or a captured tree.",
 )
+@click.option(
+    "--probe", type=click.Choice(["live", "ready"]), help="Only whether the daemon is: for the probes of a container."
+)
 @output_option
 @click.pass_context
-def doctor(context: click.Context, *, preflight: bool, root: Path | None, fmt: str) -> None:
+def doctor(context: click.Context, *, preflight: bool, root: Path | None, probe: str | None, fmt: str) -> None:
     """Look the node over; exit code 1 if anything fails."""
     if root is not None and not preflight:
         raise click.UsageError("--root goes with --preflight")
+    if probe is not None:
+        if preflight:
+            raise click.UsageError("--probe asks the daemon, --preflight does not")
+        context.exit(probed(context.obj.client, probe))
     code = Exit.OK
     if preflight:
         found = preflight_findings(root or SYSTEM)
@@ -50,6 +57,14 @@ def doctor(context: click.Context, *, preflight: bool, root: Path | None, fmt: s
             found, code = [Finding(FAIL, "daemon", error.message, hint), *of_units()], exits.of_error(error)
     click.echo(findings_text(found, fmt), nl=False)
     context.exit(code or (Exit.REFUSED if any(each.result == FAIL for each in found) else Exit.OK))
+
+
+def probed(client: ApiClient, probe: str) -> Exit:
+    """Whether the daemon is `live` or `ready`, and what is not so on standard output, which a kubelet repeats."""
+    failing = required(client.health("/healthz" if probe == "live" else "/readyz"), "failing")
+    for name, reason in failing.items():
+        click.echo(f"{name}: {shown(str(reason))}")
+    return Exit.REFUSED if failing else Exit.OK
 
 
 def ask(client: ApiClient) -> Answers:
