@@ -16,6 +16,8 @@ PAUSE = "aimd.test/pause:1"
 SHELL = "aimd.test/busybox:1"
 DRIVER = "vfs"  # works on any file system, and is no slower here than overlayfs
 BUSYBOX = Path("/bin/busybox")
+# How this machine reaches packages: seen by what a Dockerfile runs, not in the image.
+REACH = ("/etc/apt/apt.conf.d", "/etc/pip.conf", "/etc/ssl/certs", "/usr/share/ca-certificates")
 
 
 def archive(path: Path, reference: str, layer: bytes, command: list[str]) -> Path:
@@ -67,6 +69,7 @@ class Builder:
         """The archive of what the Dockerfile makes; bases have to be loaded, nothing is fetched but by its own commands."""
         file = dockerfile or context / "Dockerfile"
         given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        given += [f"--volume={path}:{path}:ro" for path in REACH if Path(path).exists()]
         self._buildah("build", "--pull-never", "--layers=false", *given, "-t", reference, "-f", file, context)
         image.unlink(missing_ok=True)
         self._buildah("push", reference, f"docker-archive:{image}:{reference}")
