@@ -122,3 +122,12 @@ def test_the_six_names_that_must_exist_are_shown() -> None:
         "aim_scheduler_queue_depth",
     ):
         assert name in used
+
+
+def test_the_pod_monitor_has_the_job_and_the_instance_that_the_rules_know() -> None:
+    folder = FOLDER.parent / "k8s/daemonset/overlays/prometheus-operator"
+    monitor = yaml.safe_load((folder / "pod-monitor.yaml").read_text())
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    labels = {each["targetLabel"]: each for each in endpoint["relabelings"]}
+    assert labels["job"]["replacement"] == "aimd"
+    assert labels["instance"]["sourceLabels"] == ["__meta_kubernetes_pod_node_name"]
