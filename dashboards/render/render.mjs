@@ -47,6 +47,11 @@ for (const name of names) {
       return { ...answers, range: answers.range.result ?? answers.range, vector: answers.vector.result ?? answers.vector };
     });
   }
+  const empty = board.panels.filter((panel) => panel.recorded.length && panel.recorded.every((one) => !one.range.length && !one.vector.length));
+  for (const panel of empty) {
+    console.error(`${name}: nothing was recorded for "${panel.title}"`);
+    process.exitCode = 1;
+  }
   const rows = Math.max(...board.panels.map((panel) => panel.gridPos.y + panel.gridPos.h));
   const page = join(out, `${name}.html`);
   const script = JSON.stringify(board).replace(/</g, '\\u003c');
