@@ -27,10 +27,23 @@ def ask(node, socket: Path, library: object, seconds: float = 10.0):
     return asyncio.run(story())
 
 
-def children() -> set[int]:
-    """Living processes that this one has started."""
+EARLIER: set[int] = set()  # what other test files have left running in this process
+
+
+def all_children() -> set[int]:
     listed = Path(f"/proc/self/task/{os.getpid()}/children")
     return {int(pid) for pid in listed.read_text().split()}
+
+
+@pytest.fixture(autouse=True)
+def earlier() -> None:
+    EARLIER.clear()
+    EARLIER.update(all_children())
+
+
+def children() -> set[int]:
+    """Living processes that the test has started."""
+    return all_children() - EARLIER
 
 
 def test_the_rest_of_a_probe_is_short_against_the_start_of_hip(stubs, tmp_path: Path) -> None:

@@ -84,13 +84,12 @@ def test_the_time_of_a_watch_is_drawn(api, reflect):
 
 
 def test_it_tells_of_changes_and_of_nothing_else(api, reflect):
-    told = []
-    reflector = reflect(lambda: told.append((reflector_knows(), threading.current_thread().name)))
+    told, made = [], []
 
     def reflector_knows():
         return sorted(each.ref.name for each in made[0].things()) if made else None
 
-    made = [reflector]
+    made.append(reflect(lambda: told.append((reflector_knows(), threading.current_thread().name))))
     watched(api)
     until(lambda: len(told) == 1, "an empty list is not told")
     api.bookmark(PODS)
