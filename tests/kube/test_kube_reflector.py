@@ -92,6 +92,7 @@ def test_it_tells_of_changes_and_of_nothing_else(api, reflect):
     made.append(reflect(lambda: told.append((reflector_knows(), threading.current_thread().name))))
     watched(api)
     until(lambda: len(told) == 1, "an empty list is not told")
+    (reflector,) = made
     api.bookmark(PODS)
     api.say(PODS, b"\n")
     api.say(PODS, {"type": "ADDED", "object": {**pod("late", uid="u", resourceVersion="1")}})
