@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -105,10 +106,14 @@ def become(command: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606 - the user's own command
-    except FileNotFoundError:
-        click.echo(f"error: {command[0]}: command not found", err=True)
-        code = NOT_FOUND
     except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) or _is_nowhere(command[0], environment):
+            click.echo(f"error: {command[0]}: command not found", err=True)
+            sys.exit(NOT_FOUND)
         click.echo(f"error: {command[0]} cannot be executed: {getattr(error, 'strerror', None) or error}", err=True)
-        code = NOT_EXECUTABLE
-    sys.exit(code)
+    sys.exit(NOT_EXECUTABLE)
+
+
+def _is_nowhere(name: str, environment: dict[str, str]) -> bool:
+    """As shells see it: a folder of PATH that may not be searched has nothing, and is no reason to blame the command."""
+    return os.sep not in name and shutil.which(name, os.F_OK, environment.get("PATH", os.defpath)) is None

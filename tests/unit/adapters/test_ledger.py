@@ -522,6 +522,7 @@ def test_damage_in_a_read_only_folder(strangers_folder: Path) -> None:
     """It cannot be moved aside, and that is said."""
     path = strangers_folder / "ledger.db"
     make_garbage(path)
+    path.chmod(0o444)  # also for its owner: SQLite reads it, and does not stumble over a log that it cannot create
     strangers_folder.chmod(0o555)
 
     def work() -> str:

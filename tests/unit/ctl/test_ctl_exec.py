@@ -124,3 +124,16 @@ def test_nothing_runs_when_the_partition_cannot_be_seen(api: FakeApi, world: Wor
     world.environments[0] = samples.environment(sysfs_root="/nonexistent")
     result = aimctl_exec(socket_path, "llama", "--", "echo", "ran")
     assert (result.returncode, result.stdout) == (5, "")
+
+
+def test_a_folder_that_may_not_be_searched_is_no_reason_to_blame_the_command(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(0o000)
+    script = (
+        "import os; from aimd.ctl.executing import become\n"
+        "if os.geteuid() == 0: os.setresuid(65534, 65534, 65534)\n"
+        f"become(('no-such-command',), {{'PATH': {str(closed)!r}}})"
+    )
+    tmp_path.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert (done.returncode, done.stderr) == (127, "error: no-such-command: command not found\n")
