@@ -158,7 +158,8 @@ def test_slots(seen: Seen) -> None:
     slots = seen.values("aim_scheduler_slots", seen.during)
     assert {place for (place,) in slots} >= places
     assert set(slots.values()) == {SLOTS}
-    assert seen.values("max_over_time(aim_scheduler_slots_in_use[30s])", seen.during)[PLACES["embed"][0],] == SLOTS
+    most = seen.values("max_over_time(aim_scheduler_slots_in_use[30s])", seen.during)[PLACES["embed"][0],]
+    assert 2 < most <= SLOTS, "bursts fill it, for less than a scrape"
     assert seen.values("max_over_time(aim_scheduler_slots_in_use[30s])", seen.during)[PLACES["batch"][0],] == 2
     assert seen.values('aim_model_requests_in_flight{model="batch"}', seen.during) == {
         ("low", "batch", PLACES["batch"][0]): 2
