@@ -186,14 +186,13 @@ class LinuxProcesses:
     async def _readable_later(self, descriptor: int, holder: Identity) -> None:
         loop, over = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(descriptor, over.set)
+        ended = asyncio.ensure_future(over.wait())
         try:
             while not over.is_set():
                 await self._look(holder)
-                try:
-                    await asyncio.wait_for(over.wait(), LOOK_SECONDS)
-                except asyncio.TimeoutError:
-                    continue
+                await asyncio.wait({ended}, timeout=LOOK_SECONDS)  # not wait_for(): see daemon.published
         finally:
+            ended.cancel()
             loop.remove_reader(descriptor)
 
     async def _look(self, holder: Identity) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -33,8 +32,12 @@ class Published(Generic[Value]):
 
     async def newer(self, number: int, timeout: float) -> Value:
         """The first value above the number, or the present one when the timeout (seconds) has passed."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._above(number), timeout)
+        above = asyncio.ensure_future(self._above(number))
+        try:
+            # wait_for() of Python up to 3.11 forgets to be cancelled if what it waits for ends in the same moment
+            await asyncio.wait({above}, timeout=timeout)
+        finally:
+            above.cancel()
         return self._value
 
     async def _above(self, number: int) -> None:

@@ -29,3 +29,28 @@ def test_a_wait_without_an_end_gives_the_present_value():
         assert time.monotonic() - began >= 0.04
 
     asyncio.run(wait())
+
+
+def test_who_is_cancelled_in_the_moment_of_a_newer_value_is_cancelled():
+    """Else a task that follows for ever cannot be ended, and the daemon with it: see the comment in newer()."""
+
+    async def run():
+        values = Published(0, lambda value: value)
+        seen = []
+
+        async def follow():
+            while True:
+                seen.append(await values.newer(seen[-1] if seen else 0, 60))
+
+        for number in range(1, 6):
+            task = asyncio.create_task(follow())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            values.publish(number)
+            for _ in range(number):  # as far as the news may have come by then
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task}, timeout=2)
+            assert task.cancelled()
+
+    asyncio.run(run())

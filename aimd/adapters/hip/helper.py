@@ -81,13 +81,13 @@ class Helper:
     async def end(self) -> bool:
         """Kill what is left of it, and listen no more; False if it does not die."""
         self.kill()
+        ended = asyncio.ensure_future(self.process.wait())
         try:
-            await asyncio.wait_for(self.process.wait(), DIE_SECONDS)
-        except asyncio.TimeoutError:
-            return False
+            await asyncio.wait({ended}, timeout=DIE_SECONDS)  # not wait_for(): see daemon.published
+            return ended.done()
         finally:
+            ended.cancel()
             self.transport.close()  # what it has started may have its pipes, in a group of its own
-        return True
 
 
 async def start(library: str | None, ordinals: Sequence[int], seconds: int, extra: Mapping[str, str]) -> Helper:
