@@ -21,6 +21,8 @@ from aimd.ports import Remains
 COMMAND_LIMIT = 200
 CGROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))  # the latter beside version 1
 LOOK_SECONDS = 1.0  # between two looks at a holder's children
+SECOND_LOOK_SECONDS = 0.05  # the kernel shows no environment while a process executes another program
+MOST_LISTINGS = 100  # of /proc for one look; one that finds nobody new is the last
 MARKER = "AIM_HOLDER"
 
 Identity = tuple[int, int]  # pid and start time
@@ -205,6 +207,9 @@ class LinuxProcesses:
         """Living processes of the holder that no other of them has started; None if that cannot be told now."""
         try:
             left = await asyncio.to_thread(self._living, holder)
+            if not left:
+                await asyncio.sleep(SECOND_LOOK_SECONDS)
+                left = await asyncio.to_thread(self._living, holder)
             if not left and await asyncio.to_thread(_scope_populated, holder):
                 return None  # /proc is read one by one: what forked and ended meanwhile was missed
             self._seen[holder] = left
@@ -275,14 +280,22 @@ def _children() -> dict[int, list[int]]:
 
 
 def _marked(holder: Identity) -> set[Identity]:
-    """Living processes whose scope or environment names the holder; raises OSError if that cannot be told."""
+    """Living processes whose scope or environment names the holder; raises OSError if that cannot be told.
+
+    While /proc is read, one that was not reached yet may start another and end. So it is listed until nobody is new.
+    """
     marker = f"{MARKER}={marker_of(*holder)}".encode()
-    found = set()
-    for pid in _pids():
-        of_it = marker in _environment(pid).split(b"\0") or scope_holder_of(pid) == holder
-        start_time = start_time_of(pid) if of_it else None
-        if start_time is not None:
-            found.add((pid, start_time))
+    found, seen = set(), set[int]()
+    for _ in range(MOST_LISTINGS):
+        new = set(_pids()) - seen
+        if not new:
+            break
+        seen |= new
+        for pid in sorted(new):
+            of_it = marker in _environment(pid).split(b"\0") or scope_holder_of(pid) == holder
+            start_time = start_time_of(pid) if of_it else None
+            if start_time is not None:
+                found.add((pid, start_time))
     return found
 
 

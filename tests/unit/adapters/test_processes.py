@@ -23,6 +23,24 @@ me = os.getpid()
 os.execvpe("sh", ["sh", "-c", sys.argv[1]], {**os.environ, "AIM_HOLDER": marker_of(me, start_time_of(me))})
 """
 
+# Once told to go on, every millisecond another process, until a second is over; each has the marker, none has a scope.
+HOP = """\
+import os, sys, time
+from aimd.adapters.processes import start_time_of, marker_of
+me = os.getpid()
+if "AIM_HOLDER" not in os.environ:
+    environment = {**os.environ, "AIM_HOLDER": marker_of(me, start_time_of(me))}
+    os.execve(sys.executable, [sys.executable, "-c", sys.argv[1], sys.argv[1]], environment)
+print("ready", flush=True)
+sys.stdin.readline()
+end = time.monotonic() + 1.0
+while time.monotonic() < end:
+    if os.fork():
+        os._exit(0)
+    time.sleep(0.001)
+print("over", flush=True)
+"""
+
 
 @pytest.fixture
 def started() -> Iterator[list[int]]:
@@ -172,3 +190,23 @@ def test_a_process_that_was_not_there() -> None:
     assert asyncio.run(LinuxProcesses().ended(os.getpid(), 1)) == Remains(seen=False), "another process has the pid"
     with pytest.raises(NotFoundError):
         LinuxProcesses().identify(process.pid)
+
+
+def test_one_that_forks_and_ends_all_the_time_is_not_missed_by_its_marker_alone() -> None:
+    command, pipe = [sys.executable, "-c", HOP, HOP], subprocess.PIPE
+    environment = {name: value for name, value in os.environ.items() if name != "AIM_HOLDER"}
+
+    async def story(process: subprocess.Popen) -> None:
+        assert process.stdout.readline() == "ready\n"
+        processes, start_time = LinuxProcesses(), start_time_of(process.pid)
+        watching = asyncio.create_task(processes.ended(process.pid, start_time))
+        await asyncio.sleep(0.1)
+        go(process)
+        over = asyncio.create_task(asyncio.to_thread(process.stdout.readline))
+        remains = await watching
+        while remains.living:  # one of them was seen, which is another one by now
+            remains = await processes.ended(process.pid, start_time, remains.living)
+        assert await after(0.3, over), "nobody is said to be left while one of them runs"
+
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        asyncio.run(story(process))
