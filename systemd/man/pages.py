@@ -2,7 +2,8 @@
 
     python systemd/man/pages.py DIR
 
-What commands and settings do is taken from the programs' own help and from aimd.toml, so it is never another text.
+What commands, settings and metrics are is taken from the programs' own help, aimd.toml and the families of the metrics page,
+so it is never another text.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import click
 
 from aimd import __version__
 from aimd.adapters.journal import message_id
+from aimd.adapters.metrics import daemon_families, model_families, node_families, slo_families
+from aimd.adapters.metrics.family import Descriptor
+from aimd.adapters.metrics.instruments import Instruments
 from aimd.cli import main as aimd
 from aimd.ctl.main import program as aimctl
 
@@ -77,6 +81,22 @@ def settings() -> str:
     return f".SH SETTINGS\n.nf\n{escaped(text)}\n.fi\n"
 
 
+def families() -> str:
+    """Every metric of aimd's own, with its kind, labels and HELP, by name."""
+    modules = (daemon_families, model_families, node_families, slo_families)
+    found = [each for module in modules for each in vars(module).values() if isinstance(each, Descriptor)]
+    instruments = Instruments()
+    for metric in (*instruments.collect(), *instruments.operations.collect()):
+        labels = sorted({name for sample in metric.samples for name in sample.labels if name != "le"})
+        found.append(Descriptor(metric.name, metric.type, metric.documentation, tuple(labels)))  # type: ignore[arg-type]
+    return ".SH FAMILIES\n" + "".join(_family(each) for each in sorted(found, key=lambda each: each.sample_name))
+
+
+def _family(what: Descriptor) -> str:
+    labels = f" by {', '.join(what.labels)}" if what.labels else ""
+    return f".TP\n.B {escaped(what.sample_name)}\n{escaped(f'({what.kind}{labels}) {what.help}')}\n"
+
+
 def written(name: str) -> str:
     """A part that is written by hand."""
     return (HERE / name).read_text()
@@ -93,7 +113,7 @@ def pages() -> dict[str, str]:
             "aimctl", 1, "ask and steer the GPU daemon aimd", written("aimctl.1.in"), commands(aimctl, "aimctl"), written("see.in")
         ),
         "aimd.toml.5": page("aimd.toml", 5, "configuration of aimd", written("aimd.toml.5.in"), settings(), written("see.in")),
-        "aimd-metrics.7": page("aimd-metrics", 7, "metrics of aimd", written("aimd-metrics.7.in"), written("see.in")),
+        "aimd-metrics.7": page("aimd-metrics", 7, "metrics of aimd", written("aimd-metrics.7.in"), families(), written("see.in")),
     }  # fmt: skip
 
 
