@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 SERVICE = "aimd.service"
-SOCKETS = ("aimd.socket", "aimd-dispatch.socket")
+SOCKETS = ("aimd.socket", "aimd-dispatch.socket", "aimd-metrics.socket")
 
 
 @dataclass(frozen=True, slots=True)

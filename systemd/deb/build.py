@@ -31,6 +31,7 @@ FILES = {
     "aimd.service": "usr/lib/systemd/system/aimd.service",
     "aimd.socket": "usr/lib/systemd/system/aimd.socket",
     "aimd-dispatch.socket": "usr/lib/systemd/system/aimd-dispatch.socket",
+    "aimd-metrics.socket": "usr/lib/systemd/system/aimd-metrics.socket",
     "aimd.catalog": "usr/lib/systemd/catalog/aimd.catalog",
     "sysusers.conf": "usr/lib/sysusers.d/aimd.conf",
     "tmpfiles.conf": "usr/lib/tmpfiles.d/aimd.conf",
@@ -68,7 +69,7 @@ def environment(python: str, wheel: Path, root: Path, folder: Path) -> None:
     run(python, "-m", "venv", folder / "pip")
     run(python, "-m", "venv", "--without-pip", home)
     install = ["install", "--quiet", "--no-compile", "--no-warn-script-location"]
-    run(folder / "pip/bin/pip", "--python", home / "bin/python", *install, wheel)
+    run(folder / "pip/bin/pip", "--python", home / "bin/python", *install, f"{wheel}[kube]")
     for path in (home / "bin").iterdir():
         if path.name in PROGRAMS:
             text = path.read_text()

@@ -15,11 +15,11 @@ def fit(machine):
     """The machine with a daemon that runs, as it is to be again afterwards."""
     file = machine.root / "etc/aimd/aimd.toml"
     before = file.read_text()
-    machine.done("systemctl", "start", "aimd.socket", "aimd-dispatch.socket", "aimd")
+    machine.done("systemctl", "start", "aimd.socket", "aimd-dispatch.socket", "aimd-metrics.socket", "aimd")
     yield machine
     file.write_text(before)
     machine.run("systemctl", "stop", "aimd")
-    machine.run("systemctl", "reset-failed", "aimd", "aimd.socket", "aimd-dispatch.socket")
+    machine.run("systemctl", "reset-failed", "aimd", "aimd.socket", "aimd-dispatch.socket", "aimd-metrics.socket")
 
 
 def findings(machine, *options, run=None):
@@ -30,10 +30,14 @@ def findings(machine, *options, run=None):
 
 def test_a_daemon_that_runs(fit):
     found = findings(fit)
-    assert {name: found[name]["result"] for name in ("aimd.service", "aimd.socket", "aimd-dispatch.socket")} == {
+    assert {
+        name: found[name]["result"]
+        for name in ("aimd.service", "aimd.socket", "aimd-dispatch.socket", "aimd-metrics.socket")
+    } == {
         "aimd.service": "ok",
         "aimd.socket": "ok",
         "aimd-dispatch.socket": "ok",
+        "aimd-metrics.socket": "ok",
     }
     told = found["aimd.service"]["message"]
     assert f"pid {fit.main_pid()}: 8 GPUs" in told

@@ -139,6 +139,26 @@ def test_stop_and_start_lose_no_assignment(machine):
     assert "2 assigned" in machine.show("aimd", "StatusText")["StatusText"]
 
 
+SCRAPE = """
+import socket
+with socket.socket(socket.AF_UNIX) as scraper:
+    scraper.settimeout(60)
+    scraper.connect("/run/aimd/metrics.sock")
+    scraper.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: aimd\\r\\nConnection: close\\r\\n\\r\\n")
+    print(b"".join(iter(lambda: scraper.recv(65536), b"")).decode())
+"""
+
+
+def test_a_scrape_starts_the_daemon_and_is_answered(machine):
+    """So one that comes while it restarts waits: systemd has the socket."""
+    machine.done("systemctl", "stop", "aimd")
+    assert machine.show("aimd-metrics.socket", "ActiveState")["ActiveState"] == "active"
+    page = machine.done("/opt/aimd/bin/python3", "-c", SCRAPE)
+    assert page.startswith("HTTP/1.1 200 OK")
+    assert "aim_build_info{" in page
+    until(machine.active, "the scrape has not started it")
+
+
 def test_a_configuration_that_is_not_valid_is_not_tried_again_and_again(machine):
     file = machine.root / "etc/aimd/aimd.toml"
     before = file.read_text()
@@ -151,8 +171,10 @@ def test_a_configuration_that_is_not_valid_is_not_tried_again_and_again(machine)
         assert any("no_such_setting" in entry["MESSAGE"] for entry in machine.entries())
     finally:
         file.write_text(before)
-    machine.done("systemctl", "reset-failed", "aimd.service", "aimd.socket", "aimd-dispatch.socket")
-    machine.done("systemctl", "start", "aimd.socket", "aimd-dispatch.socket", "aimd.service")
+    machine.done(
+        "systemctl", "reset-failed", "aimd.service", "aimd.socket", "aimd-dispatch.socket", "aimd-metrics.socket"
+    )
+    machine.done("systemctl", "start", "aimd.socket", "aimd-dispatch.socket", "aimd-metrics.socket", "aimd.service")
 
 
 def test_a_node_without_a_driver_is_told_and_not_given_up(machine):
