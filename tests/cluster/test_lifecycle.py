@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -202,8 +201,9 @@ def test_a_layout_of_the_record_is_applied_and_stays_over_a_restart(cluster, nam
     until(lambda: node.record()["status"]["modes"] == "1xCPX/NPS1", lambda: f"{node.record()} {node.daemon.log}")
     changes = len(node.daemon.get("plans")["plans"])
     node.daemon.stop()
+    told = node.record()["metadata"]["resourceVersion"]
     node.daemon.start()
-    time.sleep(2.5)  # it has heard of the cluster by then
+    until(lambda: node.record()["metadata"]["resourceVersion"] != told, "it says nothing after its start")
     assert len(node.daemon.get("plans")["plans"]) == changes
     cluster.api.merge(f"{PARTITIONS}/{node.name}", {"spec": {"layout": {"default": "SPX/NPS1"}}})
     until(lambda: node.record()["status"]["modes"] == "1xSPX/NPS1", lambda: f"{node.record()} {node.daemon.log}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import given
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from aimd.domain.pod import PodRef
 from aimd.planning.sharing.answers import Answer, Place
 from aimd.planning.sharing.service_status import service_patch, without
+from tests.fakes.kube_api import merged
 
 T1, T2, T3 = "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", "2026-01-01T00:02:00Z"
 PLACE = Place("gpu0/3", "CPX", "NPS1", 24, 8, 16)
@@ -28,19 +28,6 @@ def placed(uid: str, place: Place = PLACE) -> Answer:
 
 def waiting(uid: str, reason: str = "NoRoom", message: str = "no partition has 8 GB left") -> Answer:
     return Answer(pod(uid), None, reason, message)
-
-
-def merged(target: Any, patch: Any) -> Any:
-    """RFC 7386."""
-    if not isinstance(patch, Mapping):
-        return patch
-    result = dict(target) if isinstance(target, Mapping) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
 
 
 class Api:
