@@ -28,7 +28,7 @@ from aimd.planning.sharing.node_status import flips, node_status, same
 from aimd.planning.sharing.requests import Asked, ServiceKey, requests_of, service_key
 from aimd.planning.sharing.rivals import rivals
 from aimd.planning.sharing.service_status import service_patch
-from aimd.ports_cluster import Cluster, Objects
+from aimd.ports_cluster import Cluster, Object, Objects
 
 log = logging.getLogger("aimd.cluster")
 
@@ -76,7 +76,9 @@ class ClusterService:
         self._node_told: tuple[tuple[object, ...], float] | None = None
         self._rivals: tuple[str, ...] = ()
         self._rivals_due = 0.0
-        self._refused: str | None = None
+        self._mistakes: tuple[str, ...] = ()  # of the record's spec
+        self._problems: tuple[str, ...] = ()  # of what counts: it cannot be carried out as things are
+        self._left: set[ServiceKey] | None = None  # of claims that were there at the start, not told yet
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -146,13 +148,14 @@ class ClusterService:
     def _take_spec(self) -> None:
         item = self.cluster.node_partitions() or {}
         spec = node_spec(item.get("spec"))
-        if spec.mistakes:
-            self._refused = "; ".join(spec.mistakes)
-            return
-        event = self._effective.in_cluster(spec, self._rivals)
+        self._mistakes = spec.mistakes
+        event = self._effective.in_cluster(spec, self._rivals) if not spec.mistakes else None
         if event is not None:
-            problems = self._reconfigure(event)
-            self._refused = "; ".join(problems) or None
+            self._problems = tuple(self._reconfigure(event))
+
+    @property
+    def _refused(self) -> str | None:
+        return "; ".join(self._mistakes or self._problems) or None
 
     def _ask(self, pods: tuple[Pod, ...], snapshot: NodeSnapshot) -> None:
         unknown = self._declarations.unknown(pods)
@@ -174,22 +177,18 @@ class ClusterService:
             own.setdefault(key, []).append(pod)
             if pod.ref in found:
                 by_service.setdefault(key, []).append(found[pod.ref])
-        for key in {*by_service, *self._told, *self._left(snapshot)}:
+        if self._left is None:
+            self._left = _services_of(snapshot)
+        for key in {*by_service, *self._told, *self._left}:
             said, here = tuple(by_service.get(key, ())), own.get(key, [])
             before = self._told.get(key)
             if before is not None and before[:2] == (said, here) and now < before[2]:
                 continue
             if self.cluster.write(f"service {key[0]}/{key[1]}", self._service_work(key, said)):
+                self._left.discard(key)
                 self._told[key] = (said, here, self._next(now))
                 if not said and not here:
                     del self._told[key]
-
-    def _left(self, snapshot: NodeSnapshot) -> set[ServiceKey]:
-        """Services of claims that are still there when the daemon begins, whose pods may be gone."""
-        if self._node_told is not None:
-            return set()
-        models = (claim.name.split("/") for claim in snapshot.claims if claim.pods)
-        return {(parts[0], parts[1]) for parts in models if len(parts) == 2}
 
     def _answers(self, snapshot: NodeSnapshot) -> dict[PodRef, Answer]:
         return answers(snapshot, self._asked) if self._asked is not None else {}
@@ -224,7 +223,9 @@ class ClusterService:
         self._told_pods = found
 
     def _tell_node(self, snapshot: NodeSnapshot, now: float) -> None:
-        said = (snapshot.generation, self._refused, self._rivals)
+        there = (self.cluster.node_partitions() or {}).get("metadata") or {}
+        which = (there.get("uid"), there.get("generation"))  # one that was deleted is made again at once
+        said = (snapshot.generation, self._refused, self._rivals, which)
         before, due = self._node_told or ((), now)
         if before == said and now < due:
             return
@@ -238,7 +239,10 @@ class ClusterService:
         def work(objects: Objects) -> None:
             item = objects.node_partitions()
             if item is None:
-                item = objects.create_node_partitions(_record(self.cluster.node_name, objects.node()))
+                node = objects.node()
+                if node is None:
+                    return  # the record goes with its Node
+                item = objects.create_node_partitions(_record(self.cluster.node_name, node))
             current = item.get("status") or {}
             status = node_status(
                 self._shown.latest(),
@@ -261,13 +265,17 @@ class ClusterService:
         return work
 
 
-def _record(name: str, node: Mapping[str, object] | None) -> dict[str, object]:
+def _record(name: str, node: Object) -> Object:
     """A new NodePartitions, which goes with its Node."""
-    metadata: dict[str, object] = {"name": name}
-    uid = (node or {}).get("metadata")
-    if isinstance(uid, Mapping):
-        metadata["ownerReferences"] = [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid["uid"]}]
+    owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]}
+    metadata = {"name": name, "ownerReferences": [owner]}
     return {"apiVersion": "aimd.dev/v1alpha1", "kind": "NodePartitions", "metadata": metadata}
+
+
+def _services_of(snapshot: NodeSnapshot) -> set[ServiceKey]:
+    """Services of claims that are still there when the daemon begins, whose pods may be gone."""
+    models = (claim.name.split("/") for claim in snapshot.claims if claim.pods)
+    return {(parts[0], parts[1]) for parts in models if len(parts) == 2}
 
 
 def _complain(task: asyncio.Task[None]) -> None:
