@@ -81,7 +81,8 @@ class Cluster(Protocol):
     def write(self, key: str, work: Callable[[Objects], None]) -> bool:
         """Have the work done soon in the adapter's thread, and again until it raises nothing.
 
-        The newest work of a key is the one that is done; it reads what it changes and decides anew at each attempt.
+        The key's first word is one of WRITE_KINDS. The newest work of a key is the one that is done; it reads what it
+        changes and decides anew at each attempt.
         NotFoundError and InvalidInputError end it. False if too much waits already: try at the next occasion.
         """
         ...

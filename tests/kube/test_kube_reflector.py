@@ -54,7 +54,8 @@ def test_it_lists_and_follows(api, reflect):
     api.remove(PODS, "two", "default")
     knows(reflector, "one")
     statistics = reflector.statistics()
-    assert (statistics.connected, statistics.synced, statistics.objects, statistics.lists) == (True, True, 1, 1)
+    assert (statistics.connected, statistics.synced, statistics.objects) == (True, True, 1)
+    assert (statistics.lists, statistics.running, statistics.missing) == ({"first": 1}, True, False)
     assert statistics.events == 3
     assert statistics.restarts == {}
     assert abs(statistics.told_at - time.time()) < 10
@@ -382,12 +383,38 @@ def test_a_resource_that_is_not_served_is_empty(api, connect, reflect):
     reflector = reflect(connection=connect(), target=resources.node_partitions())
     until(lambda: reflector.synced, "never synced")
     assert reflector.things() == ()
+    missing = reflector.statistics()
+    assert (missing.missing, missing.synced, missing.told_at) == (True, False, None)
     api.unserved.clear()
     until(lambda: reflector.statistics().connected, "never connected")
+    assert (reflector.statistics().missing, reflector.statistics().synced) == (False, True)
+    assert reflector.statistics().lists == {"not_found": 1}
     api.unserved.add(PARTITIONS)
     api.end_watches()
     until(lambda: restarts(reflector).get("not_found", 0) > 3, "not asked again")
     assert reflector.things() == ()
+    assert (reflector.statistics().missing, reflector.statistics().synced) == (True, False)
+    api.fail("list", PARTITIONS, code=503, times=1000)
+    until(lambda: restarts(reflector).get("server_error", 0) > 1, "not asked again")
+    assert reflector.statistics().missing, "nobody has said that it is there by now"
+
+
+def test_a_watch_that_ends_in_its_time_stays_connected(api, reflect):
+    """It goes on at once: only what fails after it is a disconnection."""
+    patience = replace(QUICK, watch=(1.0, 1.0), first=60.0, longest=60.0)
+    reflector = reflect(patience=patience, chance=lambda: 1.0)
+    watched(api)
+    time.sleep(0.1)
+    api.fail("watch", PODS, delay=0.4)
+    api.end_watches()
+    until(lambda: restarts(reflector).get("ended") == 1, "not ended")
+    assert reflector.statistics().connected
+    assert reflector.statistics().pause_seconds == 0
+    until(lambda: api.watches(PODS) == 1, "not begun again")
+    api.fail("*", "*", code=503, times=1000)
+    api.cut_watches()
+    until(lambda: not reflector.statistics().connected, "the failure is not told")
+    assert reflector.statistics().pause_seconds == 60
 
 
 @pytest.mark.parametrize("state", ["watching", "half-open", "pausing", "listing"])
@@ -415,6 +442,7 @@ def test_a_reflector_that_dies_says_so(reflect, caplog):
     reflector = reflect(lambda: 1 // 0)
     until(lambda: "restart aimd" in (reflector.statistics().problem or ""), "nobody is told")
     assert not reflector.statistics().connected
+    until(lambda: not reflector.statistics().running, "it runs")
     assert "the thread that watches pods has ended" in caplog.text
 
 

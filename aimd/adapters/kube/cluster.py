@@ -83,6 +83,8 @@ class KubeCluster:
             replace(self._writer.statistics(), events_held_back=self._events.held_back),
             self._connection.counts.requests(),
             self._connection.counts.durations(),
+            self._connection.counts.reloads(),
+            self._connection.server,
         )
 
     def close(self) -> None:

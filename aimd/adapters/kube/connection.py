@@ -20,7 +20,7 @@ from aimd.adapters.kube.answers import UNTRUSTED, failure
 from aimd.adapters.kube.counting import RequestCounts
 from aimd.adapters.kube.patience import Patience
 from aimd.adapters.kube.resources import Target
-from aimd.errors import AimdError, UnreachableError
+from aimd.errors import AimdError, ConfigError, UnreachableError
 
 MERGE_PATCH = "application/merge-patch+json"
 _METHODS = {"get": "GET", "list": "GET", "watch": "GET", "create": "POST", "patch": "PATCH"}
@@ -50,6 +50,11 @@ class Connection:
         self._clock = clock
         self._lock = threading.Lock()
         self._client = self._connected()
+
+    @property
+    def server(self) -> str:
+        """URL of the API server."""
+        return str(self._client.configuration.host)
 
     def ask(self, verb: str, target: Target, body: Any = None, **query: str) -> Any:
         """The decoded answer. `verb`: get, list, create, or patch (a JSON merge patch).
@@ -89,9 +94,14 @@ class Connection:
 
     def reload(self) -> None:
         """Read configuration and credentials again; requests under way end as they are. Raises ConfigError."""
-        fresh = self._connected()
+        try:
+            fresh = self._connected()
+        except ConfigError:
+            self.counts.reloaded(ok=False)
+            raise
         with self._lock:
             old, self._client = self._client, fresh
+        self.counts.reloaded(ok=True)
         old.rest_client.close()
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ class EventRecorder:
 
     @property
     def held_back(self) -> int:
-        """Events that were not sent; told again and counted are not among them once the series has been sent."""
+        """Events that the limit of their object kept from being sent; what is told again later counts them, too."""
         return self._held_back
 
     def tell(self, about: ObjectRef, reason: str, message: str, *, warning: bool = False) -> None:
@@ -56,9 +56,7 @@ class EventRecorder:
             if not allowed:
                 self._held_back += 1
                 return
-        if not self._writer.submit(f"event {_name(story)}", lambda _: self._send(story), optional=True):
-            with self._lock:
-                self._held_back += 1
+        self._writer.submit(f"event {_name(story)}", lambda _: self._send(story), optional=True)
 
     def _send(self, story: Story) -> None:
         """What is there of the Event becomes what it is by now, whatever has been sent before."""

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from aimd.adapters.kube.connection import Connection, Lines
 from aimd.adapters.kube.patience import Patience
 from aimd.adapters.kube.resources import Target
-from aimd.adapters.kube.watching import GARBLED, Known, applied, listed, restart
+from aimd.adapters.kube.watching import ENDED, GARBLED, Known, Restart, applied, listed, restart
 from aimd.domain.cluster import WatchStatistics
 from aimd.errors import AimdError, ConfigError, GoneError, NotFoundError, UnreachableError
 
@@ -65,8 +65,11 @@ class Reflector(Generic[T]):
         self._thread = threading.Thread(target=self._run, name=f"aimd-watch-{target.plural}", daemon=True)
         self._lock = threading.Lock()  # of all below
         self._restarts: Counter[str] = Counter()
-        self._lists = self._events = 0
-        self._synced = self._connected = False
+        self._lists: Counter[str] = Counter()
+        self._list_reason = "first"
+        self._events = 0
+        self._pause_seconds = 0.0
+        self._synced = self._connected = self._missing = False
         self._told_at: float | None = None
         self._problem: str | None = None
 
@@ -100,13 +103,16 @@ class Reflector(Generic[T]):
             return WatchStatistics(
                 self._target.plural,
                 connected=self._connected,
-                synced=self._synced,
+                synced=bool(self._lists) and not self._missing,
+                missing=self._missing,
                 told_at=self._told_at,
                 objects=len(self._things),
-                lists=self._lists,
+                lists=dict(self._lists),
                 events=self._events,
                 restarts=dict(self._restarts),
+                pause_seconds=self._pause_seconds,
                 problem=self._problem,
+                running=self._thread.is_alive(),
             )
 
     # -- the thread ------------------------------------------------------------------------------------------
@@ -134,14 +140,14 @@ class Reflector(Generic[T]):
                 self._watch(asked)
             except AimdError as caught:
                 error = caught
-            lived = self._clock() - began if self._connected else 0.0
+            lived = self._clock() - began if self._lines is not None else 0.0
             if self._stopping.is_set():
                 return
             step = restart(error, lived, asked, failures, self._chance(), self._patience)
             failures = step.failures
-            self._ended(step.reason, error)
+            self._ended(step, error)
             if step.relist:
-                self._known, self._list_from = None, _NEWEST
+                self._known, self._list_from, self._list_reason = None, _NEWEST, step.reason
             if isinstance(error, NotFoundError):
                 self._replace({})
             if step.reload:
@@ -154,7 +160,8 @@ class Reflector(Generic[T]):
             query["resourceVersion"] = self._list_from
         self._known = listed(self._connection.ask("list", self._target, **query), self._translate)
         with self._lock:
-            self._lists += 1
+            self._lists[self._list_reason] += 1
+            self._missing = False
             self._told_at = self._wall()
         self._replace(self._known.things)
 
@@ -198,10 +205,12 @@ class Reflector(Generic[T]):
         if news and not self._stopping.is_set():
             self._on_change()
 
-    def _ended(self, reason: str, error: AimdError | None) -> None:
+    def _ended(self, step: Restart, error: AimdError | None) -> None:
         with self._lock:
-            self._lines, self._connected = None, False
-            self._restarts[reason] += 1
+            self._lines, self._connected = None, step.reason == ENDED
+            self._missing = isinstance(error, NotFoundError) or (self._missing and self._known is None)
+            self._restarts[step.reason] += 1
+            self._pause_seconds += step.seconds
             told, self._problem = self._problem, error.message if error is not None else self._problem
         if error is not None and told is None and not isinstance(error, GoneError):
             log.warning("the watch of %s has to begin again: %s", self._target.plural, error)

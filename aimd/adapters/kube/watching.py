@@ -18,6 +18,7 @@ Object = Mapping[str, Any]
 T = TypeVar("T")
 WATCH_ERROR = "watch_error"
 GARBLED = "garbled"
+ENDED = "ended"  # reason of a watch that the API server has ended in its time
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def restart(
         chance: in [0, 1], for the pause.
     """
     if error is None and lived >= asked - 1:
-        return Restart("ended", relist=False, reload=False, seconds=0.0, failures=0)
+        return Restart(ENDED, relist=False, reload=False, seconds=0.0, failures=0)
     before = 0 if lived >= patience.healthy else failures
     seconds = pause(patience.first, patience.longest, before, chance)
     if isinstance(error, ThrottledError):

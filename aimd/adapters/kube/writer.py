@@ -9,11 +9,11 @@ import logging
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from aimd.adapters.kube.connection import Connection
+from aimd.adapters.kube.counting import WriteCounts
 from aimd.adapters.kube.patience import Patience
 from aimd.adapters.kube.writing import verdict
 from aimd.domain.cluster import WriteStatistics
@@ -25,15 +25,17 @@ Work = Callable[[Objects], None]
 KEYS = 1000  # a node has 250 pods at most, and fewer services
 _ATTEMPTS = 5  # of what may be lost
 _SECONDS_TO_END = 2.0
+_FULL = "full"  # a work that found no room
 _STUMBLED = "stumbled"  # a work over an object that is not as agreed: it will again
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A work in the queue; `due` in clock seconds, `optional`: it may be lost."""
+    """A work in the queue; `due` and `since` (when its key came) in clock seconds, `optional`: it may be lost."""
 
     work: Work
     due: float
+    since: float
     optional: bool
     failures: int = 0
 
@@ -43,7 +45,7 @@ class Writer:
 
     Args:
         connection: only to read its credentials again.
-        clock: monotonic seconds; `chance`: a random number in [0, 1).
+        clock: monotonic seconds; `wall`: since the epoch; `chance`: a random number in [0, 1).
     """
 
     def __init__(
@@ -53,19 +55,21 @@ class Writer:
         patience: Patience | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._objects = objects
         self._connection = connection
         self._patience = patience or Patience()
-        self._clock, self._chance = clock, chance
+        self._clock, self._wall, self._chance = clock, wall, chance
         self._changed = threading.Condition()  # guards all below
         self._queue: dict[str, _Waiting] = {}
-        self._busy = self._stopping = False
+        self._busy: tuple[str, bool] | None = None  # the key that is done now, and whether it has failed before
+        self._stopping = False
         self._not_before = 0.0
         self._server_failures = 0
-        self._done = self._dropped = 0
-        self._retries: Counter[str] = Counter()
+        self._counts = WriteCounts()
+        self._pause_seconds = 0.0
         self._problem: str | None = None
         self._thread = threading.Thread(target=self._run, name="aimd-cluster-writer", daemon=True)
 
@@ -82,17 +86,18 @@ class Writer:
             if before is not None:
                 self._queue[key] = replace(before, work=work, optional=optional)
             elif len(self._queue) >= (KEYS // 2 if optional else KEYS):
-                self._dropped += 1
+                self._counts.dropped(key, _FULL)
                 return False
             else:
-                self._queue[key] = _Waiting(work, self._clock(), optional)
+                now = self._clock()
+                self._queue[key] = _Waiting(work, now, now, optional)
             self._changed.notify_all()
         return True
 
     def wait_until_idle(self, seconds: float) -> bool:
         """Whether all is done within that time."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._queue and not self._busy, seconds)
+            return self._changed.wait_for(lambda: not self._queue and self._busy is None, seconds)
 
     def close(self) -> None:
         """Give up what waits; returns when the thread has ended, or after two seconds of an answer that does not come."""
@@ -105,8 +110,11 @@ class Writer:
 
     def statistics(self) -> WriteStatistics:
         with self._changed:
-            waiting = len(self._queue) + self._busy
-            return WriteStatistics(waiting, self._done, self._dropped, dict(self._retries), problem=self._problem)
+            queue = {key: waiting.failures > 0 for key, waiting in self._queue.items()}
+            keys = list(queue.items()) + ([self._busy] if self._busy is not None else [])
+            kinds = self._counts.read(keys)
+            alive = self._thread.is_alive()
+            return WriteStatistics(kinds, 0, self._pause_seconds, self._problem, running=alive)
 
     # -- the thread ------------------------------------------------------------------------------------------
 
@@ -130,14 +138,14 @@ class Writer:
                 log.exception("the write of %s is given up", key)
                 error = UnreachableError(f"{key}: {caught!r}", code=_STUMBLED)
             if error is None:
-                self._succeeded()
+                self._succeeded(key, waiting)
             else:
                 self._failed(key, waiting, error)
 
     def _next(self) -> tuple[str, _Waiting] | None:
         """The first that is due, when it is; None at the end."""
         with self._changed:
-            self._busy = False
+            self._busy = None
             self._changed.notify_all()
             while not self._stopping:
                 if not self._queue:
@@ -146,14 +154,15 @@ class Writer:
                 key = min(self._queue, key=lambda each: self._queue[each].due)  # the first of those of the same time
                 seconds = max(self._queue[key].due, self._not_before) - self._clock()
                 if seconds <= 0:
-                    self._busy = True
-                    return key, self._queue.pop(key)
+                    waiting = self._queue.pop(key)
+                    self._busy = key, waiting.failures > 0
+                    return key, waiting
                 self._changed.wait(seconds)
         return None
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, key: str, waiting: _Waiting) -> None:
         with self._changed:
-            self._done += 1
+            self._counts.done(key, self._clock() - waiting.since, self._wall())
             self._server_failures = 0
             self._problem = None
 
@@ -173,6 +182,7 @@ class Writer:
             due = self._clock() + decided.seconds
             if decided.everyone:
                 self._not_before = due
+                self._pause_seconds += decided.seconds
             self._retry_or_drop(key, waiting, due, error.code, again=decided.again)
         if told is None and not isinstance(error, ConflictError):
             log.warning("a write has failed: %s", error)
@@ -180,11 +190,12 @@ class Writer:
     def _retry_or_drop(self, key: str, waiting: _Waiting, due: float, reason: str, *, again: bool) -> None:
         newer = self._queue.get(key)  # came while this one was tried, and takes over
         if not again or (waiting.optional and waiting.failures + 1 >= _ATTEMPTS):
-            self._dropped += newer is None
+            if newer is None:
+                self._counts.dropped(key, reason)
             return
-        self._retries[reason] += 1
+        self._counts.retried(key, reason)
         if not self._stopping:
-            self._queue[key] = replace(newer or waiting, due=due, failures=waiting.failures + 1)
+            self._queue[key] = replace(newer or waiting, due=due, since=waiting.since, failures=waiting.failures + 1)
 
     def _reload(self) -> None:
         try:
