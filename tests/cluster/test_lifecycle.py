@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import crds, pods
+from tests.cluster import authority, crds, pods
 from tests.cluster.test_cluster_policies import K8S, ON, SERVICES, service_with
 from tests.e2e.programs import Daemon
 from tests.systemd.machine import until
@@ -30,20 +30,30 @@ def cluster(control_plane):
 
 
 class NodeDaemon:
-    """A node without a kubelet, and a daemon with a token that is bound to it."""
+    """A node without a kubelet, and a daemon with a token that is bound to it.
 
-    def __init__(self, cluster, name, folder, gpus="mi300x:1"):
+    `url` is where it finds the API server, `settings` are further ones of [kubernetes].
+    """
+
+    def __init__(self, cluster, name, folder, gpus="mi300x:1", url=None, settings=""):
         self.cluster, self.name = cluster, name
         if cluster.api.find(f"/api/v1/nodes/{name}") is None:
             cluster.api.create("/api/v1/nodes", {"metadata": {"name": name}})
-        kubeconfig = cluster.kubeconfig_of(f"aimd-{name}", cluster.token("aimd", NAMESPACE, node=name))
+        self.token_file = Path(folder) / "token"
+        self.renew_token()
+        path = Path(folder) / "kubeconfig"
+        kubeconfig = authority.kubeconfig(path, url or cluster.url, cluster.authority, self.token_file)
         config = Path(folder) / "aimd.toml"
         config.write_text(
             'poll_seconds = 0.2\n[metrics]\nlisten = "off"\n'
-            f'[kubernetes]\nenabled = true\nnode = "{name}"\nkubeconfig = "{kubeconfig}"\n'
+            f'[kubernetes]\nenabled = true\nnode = "{name}"\nkubeconfig = "{kubeconfig}"\n{settings}\n'
         )
         self.daemon = Daemon(Path(folder), gpus, "--config", str(config))
         self.daemon.start()
+
+    def renew_token(self):
+        """One that is bound to the Node as it is now."""
+        self.token_file.write_text(self.cluster.token("aimd", NAMESPACE, node=self.name))
 
     def claims(self):
         return {claim["name"]: claim for claim in self.daemon.get("claims")["claims"]}
