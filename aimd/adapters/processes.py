@@ -64,15 +64,6 @@ def marker_of(pid: int, start_time: int) -> str:
     return f"{pid}:{start_time}"
 
 
-def holder_of(pid: int) -> Identity | None:
-    """Pid and start time of the claim holder that a process belongs to, None if neither scope nor environment tells it."""
-    try:
-        placed = scope_holder_of(pid)
-    except OSError:
-        placed = None
-    return placed or marked_holder_of(pid)
-
-
 def scope_holder_of(pid: int) -> Identity | None:
     """The holder whose scope the process is in: the system's manager has put it there, and it cannot leave by itself.
 

@@ -19,12 +19,12 @@ from aimd.adapters.amdgpu.driver import AmdgpuDriver
 from aimd.adapters.amdgpu.layout import SYSTEM
 from aimd.adapters.amdgpu.sysfs import OsSysfs
 from aimd.adapters.amdgpu.telemetry import AmdgpuTelemetry
-from aimd.adapters.callers import pod_of
+from aimd.adapters.callers import holder_of, pod_of
 from aimd.adapters.http.server import LocalApi, NodeFacts
 from aimd.adapters.journal import about
 from aimd.adapters.ledger import SqliteLedger
 from aimd.adapters.metrics.instruments import Instruments
-from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, holder_of, start_time_of
+from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, start_time_of
 from aimd.adapters.unix.peer import Operators
 from aimd.config import Config
 from aimd.daemon.cluster_setup import cluster_service, taking_part

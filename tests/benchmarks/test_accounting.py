@@ -19,8 +19,8 @@ import pytest
 
 from aimd.adapters.amdgpu.clients import ClientReader, Identification
 from aimd.adapters.amdgpu.sysfs import OsSysfs
-from aimd.adapters.callers import pod_of
-from aimd.adapters.processes import command_of, holder_of, start_time_of
+from aimd.adapters.callers import holder_of, pod_of
+from aimd.adapters.processes import command_of, start_time_of
 from aimd.domain.claim import Claim
 from aimd.domain.gpu import Holder
 from aimd.planning import effects as fx

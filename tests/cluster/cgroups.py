@@ -17,7 +17,7 @@ class ControlGroup:
 
     def __init__(self, node: str) -> None:
         self.name = f"{PREFIX}{os.getpid()}-{node}"
-        self._folders = [top / self.name for top in _hierarchies()]
+        self._folders = [top / self.name for top in hierarchies()]
 
     def make(self) -> None:
         _remove_abandoned()
@@ -36,7 +36,8 @@ class ControlGroup:
             time.sleep(0.02)
 
 
-def _hierarchies() -> set[Path]:
+def hierarchies() -> set[Path]:
+    """Where control groups are made: the unified hierarchy, else one per controller."""
     unified = (TOP / "cgroup.controllers").exists()
     tops = [TOP] if unified else [top for top in TOP.iterdir() if (top / "cgroup.procs").exists()]
     return {top.resolve() for top in tops}
@@ -44,7 +45,7 @@ def _hierarchies() -> set[Path]:
 
 def _remove_abandoned() -> None:
     """Those of runs that were killed; nothing runs in them any more."""
-    for top in _hierarchies():
+    for top in hierarchies():
         for folder in top.glob(f"{PREFIX}*"):
             if not Path("/proc", folder.name.removeprefix(PREFIX).partition("-")[0]).exists():
                 _removed(folder)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aimd.adapters.amdgpu.driver import AmdgpuDriver
-from aimd.adapters.callers import pod_of
+from aimd.adapters.callers import holder_of, pod_of
 from aimd.adapters.ledger import SqliteLedger
-from aimd.adapters.processes import LinuxProcesses, command_of, holder_of, start_time_of
+from aimd.adapters.processes import LinuxProcesses, command_of, start_time_of
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.simulation import Simulation

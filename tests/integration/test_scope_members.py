@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from aimd.adapters.callers import caller_of
-from aimd.adapters.processes import LinuxProcesses, holder_of, start_time_of
+from aimd.adapters.callers import caller_of, holder_of
+from aimd.adapters.processes import LinuxProcesses, start_time_of
 from aimd.adapters.unix.peer import Operators
 from aimd.domain.claim import ClaimSpec, PartitionRef
 from aimd.domain.memory import parse_gb
