@@ -119,3 +119,9 @@ class DriverError(AimdError):
         super().__init__(message, hint=hint)
         self.errno = errno
         self.path = path
+
+
+class CdiError(AimdError):
+    """A file for the container runtime could not be written or removed: room or rights are missing."""
+
+    code = "cdi"

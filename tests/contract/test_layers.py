@@ -28,6 +28,7 @@ ALLOWED = [
     ("aimd.adapters.kube", "kubernetes.client"),
     ("aimd.adapters.hip.helper", "subprocess"),
     ("aimd.adapters.dra.plugin", "grpc"),
+    ("aimd.adapters.dra.plugin", "google"),
     ("aimd.dispatch.gate", "aiohttp.web"),
     ("aimd.dispatch.gate.server", "aiohttp.web"),
     ("aimd.ctl.gating", "aimd.dispatch.gate.server"),
@@ -75,6 +76,7 @@ FORBIDDEN = [
     ),
     ("door-aiohttp", "aimd.daemon", "aiohttp"),
     ("door-grpc", "aimd.adapters", "grpc"),
+    ("door-grpc", "aimd.adapters.kube", "google"),
     ("door-kubernetes", "aimd.daemon", "kubernetes"),
     ("door-matplotlib", "aimd.replay", "matplotlib"),
     ("door-mfusepy", "aimd.sim", "mfusepy"),
@@ -87,7 +89,7 @@ FORBIDDEN = [
     ("simulator", "aimd.ctl", "aimd.sim.commands"),
     ("simulator", "aimd.daemon.loop", "aimd.sim.node"),
 ]
-MODULES = "__main__ cli ctl daemon replay adapters sim doctor dispatch ports ports_cluster planning protocol config domain rundirs mistakes exits errors _native"
+MODULES = "__main__ cli ctl daemon replay adapters sim doctor dispatch ports ports_cluster ports_dra planning protocol config domain rundirs mistakes exits errors _native"
 SUBMODULES = "adapters.uevents adapters.kube adapters.kube.watch adapters.hip adapters.hip.helper adapters.http adapters.http.server adapters.dra adapters.dra.plugin dispatch.client dispatch.core dispatch.face dispatch.gate dispatch.gate.server ctl.gating dispatch.policy dispatch.queue dispatch.reference dispatch.server dispatch.values protocol.messages replay.command replay.plot daemon.simulation daemon.loop sim.commands sim.node"
 
 
