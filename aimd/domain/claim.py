@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from aimd.domain.modes import PartitionMode
@@ -30,6 +30,7 @@ class Slo:
     throughput_floor: float | None = None
 
 
+ReplicaKey = tuple[str, str]  # who asked for a replica: UID of a pod, or UID of a ResourceClaim and a request in it
 ANY_MODE = PartitionMode()
 NO_SLO = Slo()
 
@@ -99,16 +100,44 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceShare:
+    """What a ResourceClaim (Dynamic Resource Allocation) was allocated of a device of this node.
+
+    Attributes:
+        claim, uid: name of the ResourceClaim, in the namespace of its pods; the UID tells it from an earlier one.
+        request: name of the request in it; `gpu/large` for an alternative of a prioritized list.
+        device: name of the device in the node's pool, `gpu0-cpx-3`.
+        share: shareID, None where the device cannot be shared.
+        prepared: its pod is bound and the kubelet has asked for it: it is kept until the kubelet gives it back.
+        also: UIDs of further pods that use the same ResourceClaim.
+    """
+
+    claim: str
+    uid: str
+    request: str
+    device: str
+    share: str | None = None
+    prepared: bool = False
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PodRequest:
     """What a pod of the node asks for: a replica of a model.
 
-    `created` orders the pods of a model (RFC 3339): where they differ, the claim is as the newest one asks.
+    `created` orders the pods of a model (RFC 3339): where they differ, the claim is as the newest one asks. With
+    `device` the scheduler has chosen the place, and the request is the ResourceClaim's, whichever pods use it.
     """
 
     pod: PodRef
     model: str
     spec: ClaimSpec
     created: str = ""
+    device: DeviceShare | None = None
+
+    @property
+    def key(self) -> ReplicaKey:
+        return _key(self.pod, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +147,20 @@ class PodReplica:
     replica: int
     pod: PodRef
     asks: ClaimSpec
+    created: str = field(default="", compare=False)
+    device: DeviceShare | None = None
+
+    @property
+    def key(self) -> ReplicaKey:
+        return _key(self.pod, self.device)
+
+    def asked_by(self, model: str) -> PodRequest:
+        """The request that made it."""
+        return PodRequest(self.pod, model, self.asks, self.created, self.device)
+
+
+def _key(pod: PodRef, device: DeviceShare | None) -> ReplicaKey:
+    return (device.uid, device.request) if device is not None else (pod.uid, "")
 
 
 class ClaimState(str, Enum):
@@ -185,7 +228,8 @@ class Claim:
     def unplaced(self) -> tuple[tuple[ClaimSpec, tuple[int, ...]], ...]:
         """What is to be placed: for each place that is asked for the numbers of the replicas that ask for it.
 
-        Pods of one model differ while their service is being changed: memory, modes and place are each pod's own.
+        Pods of one model differ while their service is being changed: memory, modes and place are each pod's own. Of a
+        ResourceClaim the guarantee is, too: the scheduler has counted it.
         """
         if not self.pods:
             return ((self.spec, self.missing),) if self.missing else ()
@@ -195,12 +239,14 @@ class Claim:
                 own, asks = self.spec, one.asks
                 own = replace(own, memory_units=asks.memory_units, mode=asks.mode)
                 own = replace(own, partition=asks.partition, preferred=asks.preferred)
+                if one.device is not None:
+                    own = replace(own, guarantee=asks.guarantee)
                 found[own] = (*found.get(own, ()), one.replica)
         return tuple(found.items())
 
     def replica_of(self, pod: str | None) -> int | None:
         """Number of the replica that the pod of this UID is, None if it is none."""
-        return next((one.replica for one in self.pods if one.pod.uid == pod), None)
+        return next((one.replica for one in self.pods if pod == one.pod.uid or _shares(pod, one.device)), None)
 
     def placed(self, assignments: tuple[Assignment, ...]) -> Claim:
         """The claim with these further places, PLACED when none is missing."""
@@ -209,3 +255,7 @@ class Claim:
         if claim.missing:
             return claim
         return replace(claim, state=ClaimState.PLACED, reason=None, message=None)
+
+
+def _shares(pod: str | None, device: DeviceShare | None) -> bool:
+    return pod is not None and device is not None and pod in device.also

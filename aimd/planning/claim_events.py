@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from aimd.domain.claim import Claim
+from aimd.domain.claim import Claim, PodRequest
 from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.ranges import ranges
@@ -73,10 +73,10 @@ class ClaimEvents:
             return (fx.Reply(event.request, kept),)
         return (self._forget(claim, now), fx.Reply(event.request, claim))
 
-    def followed(self, event: fx.PodsSeen, now: fx.Instant) -> Effects:
-        """Claims as the node's pods ask for them; who has no place yet waits for one like any pending claim."""
+    def followed(self, requests: Iterable[PodRequest], now: fx.Instant) -> Effects:
+        """Claims as pods and ResourceClaims ask for them; who has no place yet waits for one like any pending claim."""
         desk = self._desk
-        found = follow(desk.claims, event.requests, now.wall, desk.policy.slots_per_partition)
+        found = follow(desk.claims, requests, now.wall, desk.policy.slots_per_partition)
         effects: Effects = tuple(self._forget(claim, now) for claim in found.ended)
         ended = {claim.name for claim in found.ended}
         for name, replica in found.left:

@@ -120,6 +120,23 @@ class PodsSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class DevicesTaken:
+    """A ResourceClaim was allocated devices of this node: all that it asks for; answered by the model's claim."""
+
+    request: int
+    uid: str
+    requests: tuple[PodRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesLeft:
+    """The ResourceClaim of this UID has no devices of this node any more; answered by None, also where it had none."""
+
+    request: int
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class DrainingSet:
     """An operator closes a GPU for new claims, or opens it again."""
 
@@ -216,6 +233,8 @@ Event = (
     | ClaimRequested
     | ClaimReleased
     | PodsSeen
+    | DevicesTaken
+    | DevicesLeft
     | DrainingSet
     | HolderJoined
     | HolderEnded

@@ -1,7 +1,8 @@
 """Claims that pods make: a model's pods on this node are the replicas of one claim. Pure.
 
 What is seen is all there is: pods that ask get a replica, replicas whose pod asks no more are given up. So the same
-answer follows after a restart, after events that came twice, and after events that never came.
+answer follows after a restart, after events that came twice, and after events that never came. ResourceClaims, for which
+the scheduler has chosen the place, are replicas, too: the kubelet brings them one by one and gives them back.
 """
 
 from __future__ import annotations
@@ -32,6 +33,26 @@ class Followed:
     left: tuple[tuple[str, int], ...] = ()
 
 
+def asked_before(claims: Iterable[Claim]) -> list[PodRequest]:
+    """The requests that the replicas of pods and ResourceClaims were made for."""
+    return [one.asked_by(claim.name) for claim in claims for one in claim.pods]
+
+
+def with_pods(claims: Iterable[Claim], pods: Iterable[PodRequest]) -> list[PodRequest]:
+    """All requests when these are the pods that ask. ResourceClaims stay, and their pods are placed by them alone."""
+    devices = [one for one in asked_before(claims) if one.device is not None]
+    placed = {uid for one in devices if one.device is not None for uid in (one.pod.uid, *one.device.also)}
+    return [*devices, *(one for one in pods if one.pod.uid not in placed)]
+
+
+def with_devices(claims: Iterable[Claim], uid: str, devices: Iterable[PodRequest]) -> list[PodRequest]:
+    """All requests when the ResourceClaim of this UID asks for these; without any it is given up."""
+    devices = list(devices)
+    own = {pod for one in devices if one.device is not None for pod in (one.pod.uid, *one.device.also)}
+    others = [one for one in asked_before(claims) if (one.device.uid != uid if one.device else one.pod.uid not in own)]
+    return [*others, *devices]
+
+
 def follow(claims: Mapping[str, Claim], requests: Iterable[PodRequest], wall: float, slots: int) -> Followed:
     """What the pods that ask now make of the claims.
 
@@ -50,11 +71,12 @@ def follow(claims: Mapping[str, Claim], requests: Iterable[PodRequest], wall: fl
         after[name] = _with_pods(claims.get(name) or Claim(name, NODES_OWN_UID, pods[0].spec, wall), pods)
     for name in own:
         after[name] = _with_guarantees(after[name], after.values(), slots)
+    staying = {(name, one.key) for name, claim in after.items() for one in claim.pods}
     left = tuple(
         (claim.name, one.replica)
         for claim in claims.values()
         for one in claim.pods
-        if claim.name not in after or one not in after[claim.name].pods
+        if (claim.name, one.key) not in staying
     )
     return Followed(tuple(after[name] for name in own if after[name] != claims.get(name)), ended, left)
 
@@ -62,14 +84,14 @@ def follow(claims: Mapping[str, Claim], requests: Iterable[PodRequest], wall: fl
 def _with_pods(claim: Claim, requests: Iterable[PodRequest]) -> Claim:
     """The claim with these pods as its replicas, numbered as before or by the lowest number that is free."""
     requests = sorted(requests, key=lambda request: (request.created, request.pod))
-    known = {one.pod: one.replica for one in claim.pods}
-    asks = {request.pod: request.spec for request in requests}
-    numbers = {request.pod: known[request.pod] for request in requests if request.pod in known}
+    known = {one.key: one.replica for one in claim.pods}
+    numbers = {request.key: known[request.key] for request in requests if request.key in known}
     free = (number for number in count() if number not in known.values())
-    numbers |= {request.pod: next(free) for request in requests if request.pod not in numbers}
-    pods = tuple(
-        sorted((PodReplica(number, pod, asks[pod]) for pod, number in numbers.items()), key=lambda one: one.replica)
-    )
+    numbers |= {request.key: next(free) for request in requests if request.key not in numbers}
+    made = {
+        numbers[one.key]: PodReplica(numbers[one.key], one.pod, one.spec, one.created, one.device) for one in requests
+    }
+    pods = tuple(made[number] for number in sorted(made))
     spec = replace(requests[-1].spec, replicas=len(pods))
     assignments = tuple(a for a in claim.assignments if a.replica in numbers.values())
     claim = replace(claim, spec=spec, pods=pods, assignments=assignments)
@@ -83,13 +105,17 @@ def _with_pods(claim: Claim, requests: Iterable[PodRequest]) -> Claim:
 
 
 def _with_guarantees(claim: Claim, claims: Iterable[Claim], slots: int) -> Claim:
-    """Its replicas with the guarantee that is asked for now, where the partition has the slots; else with the old one."""
+    """Its replicas with the guarantee that is asked for now, where the partition has the slots; else with the old one.
+
+    That of a ResourceClaim is as the scheduler has allocated it.
+    """
+    allocated = {one.replica for one in claim.pods if one.device is not None}
     others = [a for each in claims if each.name != claim.name for a in each.assignments]
     changed: list[Assignment] = []
     for index, one in enumerate(claim.assignments):
         beside = [*others, *changed, *claim.assignments[index + 1 :]]
         taken = sum(a.guarantee for a in beside if (*a.place, a.mode_epoch) == (*one.place, one.mode_epoch))
         wanted = claim.spec.guarantee
-        fits = wanted <= one.guarantee or taken + wanted <= slots
+        fits = one.replica not in allocated and (wanted <= one.guarantee or taken + wanted <= slots)
         changed.append(replace(one, guarantee=wanted) if fits else one)
     return replace(claim, assignments=tuple(changed))

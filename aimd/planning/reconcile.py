@@ -5,11 +5,11 @@ aimd never reloads the driver.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from aimd.domain.claim import Claim
+from aimd.domain.claim import Claim, PodRequest
 from aimd.domain.event import NodeEvent
 from aimd.domain.gpu import Holder
 from aimd.domain.ledger import LedgerWrite
@@ -17,7 +17,7 @@ from aimd.domain.modes import PartitionMode
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.plan import Desired, Plan, PlanRefusedError
 from aimd.domain.switch import ModeChange
-from aimd.errors import UnreachableError
+from aimd.errors import ConflictError, UnreachableError
 from aimd.planning import effects as fx
 from aimd.planning.changes import Changes, Effects
 from aimd.planning.claim_events import ClaimEvents
@@ -28,6 +28,7 @@ from aimd.planning.memory import MemoryWatch
 from aimd.planning.node_state import NodeState
 from aimd.planning.notes import drain_note, driver_note, reboot_note
 from aimd.planning.planner import plan
+from aimd.planning.pod_claims import with_devices, with_pods
 from aimd.planning.policy import Policy
 from aimd.planning.transaction import Reached
 from aimd.planning.wishes import OpenWishes, unused
@@ -68,7 +69,12 @@ class Reconciler:
             fx.Reconfigured: self._reconfigured,
             fx.ClaimRequested: self._claim_requested,
             fx.ClaimReleased: lambda event, now: self._changed(self._claim_events.released(event, now), now),
-            fx.PodsSeen: self._pods_seen,
+            fx.PodsSeen: lambda event, now: self._followed(with_pods(self._desk.claims.values(), event.requests), now),
+            fx.DevicesTaken: self._devices_taken,
+            fx.DevicesLeft: lambda event, now: (
+                *self._followed(with_devices(self._desk.claims.values(), event.uid, ()), now),
+                fx.Reply(event.request, None),
+            ),
             fx.DrainingSet: self._draining_set,
             fx.HolderJoined: lambda event, _: self._answered(
                 self._claim_events.joined(event, self._changes.under_way.gpus)
@@ -311,9 +317,20 @@ class Reconciler:
         """Claims have come or gone: what is durable, shown and answered, and then what there is to do."""
         return (*self._answered(effects), *(self._next_work(now) if self._node.scanned else ()))
 
-    def _pods_seen(self, event: fx.PodsSeen, now: fx.Instant) -> Effects:
+    def _devices_taken(self, event: fx.DevicesTaken, now: fx.Instant) -> Effects:
+        model = event.requests[0].model
+        known = self._desk.claims.get(model)
+        if known is not None and not known.pods:
+            taken = ConflictError(
+                f"the node has a claim {model} that no pod has made", code="name_taken", hint=f"aimctl release {model}"
+            )
+            return (fx.Reply(event.request, taken),)
+        followed = self._followed(with_devices(self._desk.claims.values(), event.uid, event.requests), now)
+        return (*followed, fx.Reply(event.request, self._desk.claims[model]))
+
+    def _followed(self, requests: Iterable[PodRequest], now: fx.Instant) -> Effects:
         """Claims as pods ask for them, placed as far as they can be before anybody sees that they wait."""
-        followed, changes = self._claim_events.followed(event, now), self._changes
+        followed, changes = self._claim_events.followed(requests, now), self._changes
         settled = self._claim_events.settle(now, changes.under_way, changes.hidden) if self._node.scanned else ()
         return self._changed((*followed, *settled), now)
 

@@ -13,7 +13,17 @@ import msgspec
 import pytest
 
 from aimd.domain.accounting import FindingKind, MemoryFinding
-from aimd.domain.claim import Assignment, Claim, ClaimSpec, ClaimState, PartitionRef, PodReplica, QosClass, Slo
+from aimd.domain.claim import (
+    Assignment,
+    Claim,
+    ClaimSpec,
+    ClaimState,
+    DeviceShare,
+    PartitionRef,
+    PodReplica,
+    QosClass,
+    Slo,
+)
 from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import GpuRecord, HolderRecord, MemoryRecord
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
@@ -27,6 +37,7 @@ GPU = "0000:05:00.0"
 CPX = PartitionMode(ComputeMode.CPX, MemoryMode.NPS1)
 SPX = PartitionMode(ComputeMode.SPX, MemoryMode.NPS4)
 SPEC = ClaimSpec(1024, QosClass.HIGH, CPX, PartitionRef(3, GPU), PartitionRef(2, GPU), 2, 5, 7, 2, Slo(0.5, 0.99, 10.5))
+DEVICE = DeviceShare("llama-gpu", "claim-uid", "gpu", "gpu0-cpx-3", "share-uid", prepared=True, also=("other-uid",))
 ROWS = {
     "gpus": GpuRecord(
         address=GPU,
@@ -71,7 +82,7 @@ ROWS = {
         change="c",
         reason=Reason.GPU_BUSY,
         message="no room",
-        pods=(PodReplica(1, PodRef("ns", "pod", "uid"), SPEC),),
+        pods=(PodReplica(1, PodRef("ns", "pod", "uid"), SPEC, "2026-01-01T00:00:00Z", DEVICE),),
     ),
     "holders": HolderRecord(
         claim="llama",

@@ -45,7 +45,7 @@ def requests_of(
         claims: of the node. A pod that has its replica keeps it, also when what it says now cannot be carried out.
         unknown: services of which it is not known yet what they declare: their new pods wait.
     """
-    held = {one.pod: PodRequest(one.pod, claim.name, one.asks, "") for claim in claims for one in claim.pods}
+    held = {one.pod: one.asked_by(claim.name) for claim in claims for one in claim.pods if one.device is None}
     requests: list[PodRequest] = []
     refused: list[tuple[Pod, Refused]] = []
     for pod in pods:

@@ -162,6 +162,15 @@ def test_processes_that_go_on_keep_what_their_pod_had() -> None:
     assert place in places(claim(made))
 
 
+def test_a_holder_stays_one_when_its_pod_s_service_asks_for_another_class() -> None:
+    made = desk("CPX/NPS1")
+    see(made, request(1))
+    made.join(MODEL, 7, 0)
+    see(made, request(1, replace(spec(8, "CPX"), qos=QosClass.HIGH)))
+    assert claim(made).spec.qos is QosClass.HIGH
+    assert [record.released_at for record in made.ledger.holders.values()] == [None]
+
+
 def test_the_holder_of_another_replica_stays_one() -> None:
     made = desk("CPX/NPS1")
     see(made, request(1), request(2))
