@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import debian
 from tests.turns import ByGroup, folder_of_run, turn
@@ -21,6 +22,9 @@ UNSHARE = (
 )
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
+# The same examples in every run, and no limit of their time: machines are busy. Campaigns draw others each time.
+settings.register_profile("aimd", deadline=None, derandomize=True)
+settings.load_profile("aimd")
 
 
 def pytest_configure():

@@ -85,7 +85,7 @@ def test_seats_add_up_and_stay_within_one_of_the_quota(shares, capacity):
     assert all(abs(seat - capacity * share) < 1 for seat, share in zip(found, shares, strict=True))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SHARES, st.integers(1, 24))
 def test_smallest_share_works_and_the_next_smaller_one_does_not(shares, capacity):
     def works(share):

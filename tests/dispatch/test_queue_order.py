@@ -91,7 +91,7 @@ class QueueAgainstSortedList(RuleBasedStateMachine):
 
 TestQueueAgainstSortedList = QueueAgainstSortedList.TestCase
 TestQueueAgainstSortedList.settings = settings(
-    max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=50, suppress_health_check=list(HealthCheck)
 )
 
 

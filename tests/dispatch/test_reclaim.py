@@ -11,7 +11,7 @@ from aimd.dispatch.reference import Reference
 LEASE_MAX = 100
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     capacity=st.integers(1, 6),
     share=st.integers(1, 6),

@@ -71,7 +71,6 @@ async def story(dispatcher, crowd, away, policy):
 @pytest.mark.timeout(300)
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[
         Phase.explicit,

@@ -39,9 +39,7 @@ CHECKS = [
 ]
 fuzzing = settings(
     max_examples=25,
-    deadline=None,
     database=None,
-    derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
 

@@ -116,10 +116,10 @@ class ClaimLife(Life):
 class TestClaimLife(ClaimLife.TestCase):
     """The same lives in every run; the campaign lives others each time."""
 
-    settings = settings(max_examples=120, stateful_step_count=50, deadline=None, derandomize=True)
+    settings = settings(max_examples=120, stateful_step_count=50)
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
 class TestManyClaimLives(ClaimLife.TestCase):
-    settings = settings(max_examples=5000, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=5000, stateful_step_count=60, derandomize=False)

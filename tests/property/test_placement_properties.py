@@ -119,7 +119,7 @@ def held(seen: Observed, data: st.DataObject) -> Observed:
     return replace(seen, holders=(Holder(7, "python", gpus),) if gpus else ())
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(data=st.data(), bench=nodes())
 def test_nothing_is_over_committed_and_nobody_is_switched_away(data, bench):
     seen = held(bench.scan(), data)
@@ -133,7 +133,7 @@ def test_nothing_is_over_committed_and_nobody_is_switched_away(data, bench):
         assert all(a.index == wanted.partition.index for a in result.assignments)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(data=st.data(), bench=nodes())
 def test_the_same_node_gives_the_same_places(data, bench):
     seen = bench.scan()
@@ -146,7 +146,7 @@ def test_the_same_node_gives_the_same_places(data, bench):
     assert place("m", wanted, seen, shuffled) == place("m", wanted, seen, occupancy)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(data=st.data(), bench=nodes())
 def test_a_switch_that_was_planned_brings_the_places(data, bench):
     """On the hardware, after the switch: the partitions are there, and the claim fits on them without another switch."""

@@ -33,7 +33,7 @@ def benches(draw, least=1):
     return Bench(model, draw(st.sampled_from(sorted(PROFILES))), memory, now, one_hive=draw(st.booleans()))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(data=st.data(), bench=benches(), allow=st.booleans())
 def test_a_plan_carried_out_leaves_nothing_to_do(data, bench, allow):
     wishes = data.draw(st.dictionaries(st.sampled_from(bench.addresses), mode_wishes, min_size=1))
@@ -63,7 +63,7 @@ def test_a_plan_carried_out_leaves_nothing_to_do(data, bench, allow):
             assert gpu.pci_address in touched or after.gpu(gpu.pci_address).mode == gpu.mode
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(data=st.data(), bench=benches(2), allow=st.booleans())
 def test_a_plan_does_not_depend_on_the_order_of_the_wishes(data, bench, allow):
     wishes = data.draw(st.dictionaries(st.sampled_from(bench.addresses), mode_wishes, min_size=2))

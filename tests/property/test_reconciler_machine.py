@@ -192,12 +192,10 @@ class Life(RuleBasedStateMachine):
 
 
 class TestLife(Life.TestCase):
-    settings = settings(
-        max_examples=100, stateful_step_count=50, deadline=None, derandomize=True
-    )  # the campaign is not
+    settings = settings(max_examples=100, stateful_step_count=50)
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
 class TestManyLives(Life.TestCase):
-    settings = settings(max_examples=5000, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=5000, stateful_step_count=60, derandomize=False)

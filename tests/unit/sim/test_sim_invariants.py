@@ -92,7 +92,7 @@ class Run:
         assert gpu.memory in state.hardware.memory_modes
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(MODELS)), st.sampled_from(sorted(PROFILES)), st.lists(operation, max_size=25))
 def test_any_sequence_of_operations_leaves_a_possible_machine(
     model: str, profile: str, operations: list[tuple[str, object, object]]
