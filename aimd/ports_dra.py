@@ -112,6 +112,11 @@ class Claims(Protocol):
         ...
 
 
+# What the pool's ResourceSlices should be, all of them with names and generation, given those that are there; None if
+# they are right. Pure: it is called in several threads, and again whenever somebody else has changed them.
+Decide = Callable[[Sequence[Object]], Sequence[Object] | None]
+
+
 class Pool(Protocol):
     """The node's devices as the cluster sees them: ResourceSlices of this driver and node, and of nobody else."""
 
@@ -120,12 +125,12 @@ class Pool(Protocol):
         """Whether it is known what the API server has."""
         ...
 
-    def publish(self, slices: Sequence[Object]) -> None:
-        """From now on the pool consists of these, in this order, whatever others do to it; none if empty.
+    def published(self) -> tuple[Object, ...]:
+        """What the API server has, as last told."""
+        ...
 
-        Each is a spec of resource.k8s.io/v1 ResourceSlice without `driver`, `nodeName` and `pool`: `devices`,
-        `sharedCounters`. Returns at once.
-        """
+    def publish(self, decide: Decide) -> None:
+        """From now on the pool is as this says, whatever others do to it. Returns at once."""
         ...
 
     def statistics(self) -> SliceStatistics: ...

@@ -24,6 +24,7 @@ SERVICES = "apis/serving.kserve.io/v1beta1/inferenceservices"
 NODES = "api/v1/nodes"
 EVENTS = "apis/events.k8s.io/v1/events"
 SLICES = "apis/resource.k8s.io/v1/resourceslices"
+CLAIMS = "apis/resource.k8s.io/v1/resourceclaims"
 
 
 def merged(target, patch):
@@ -235,17 +236,39 @@ class FakeApi:
                 return 201, self.put(request.resource, body)
             if key not in self._objects:
                 return 404, status(404, f"{name} not found")
-            if request.verb == "patch":
-                return self._patched(request, key, subresource)
+            if request.verb == "delete":
+                self.remove(request.resource, name, namespace)
+                return 200, {"kind": "Status", "status": "Success"}
+            if request.verb in ("patch", "update", "apply"):
+                return self._changed(request, key, subresource)
             return 200, copy.deepcopy(self._objects[key])
 
-    def _patched(self, request, key, subresource):
+    def _changed(self, request, key, subresource):
         before = self._objects[key]
-        wanted = (request.body.get("metadata") or {}).get("resourceVersion", before["metadata"]["resourceVersion"])
-        if wanted != before["metadata"]["resourceVersion"]:
-            return 409, status(409, "the object has been modified")
+        for field_ in ("resourceVersion", "uid"):
+            wanted = (request.body.get("metadata") or {}).get(field_, before["metadata"][field_])
+            if wanted != before["metadata"][field_]:
+                return 409, status(409, "the object has been modified")
+        if request.verb == "update":
+            return 200, self.put(request.resource, request.body)
+        if request.verb == "apply":
+            return self._applied(request, before)
         patch = {subresource: request.body.get(subresource)} if subresource else request.body
         after = merged(before, patch)
+        return 200, self.put(request.resource, after) if after != before else copy.deepcopy(before)
+
+    def _applied(self, request, before):
+        """Server-side apply as far as `status.devices` of claims needs it: entries by identity, and who applied them."""
+        state = before.get("status") or {}
+        allocated = ((state.get("allocation") or {}).get("devices") or {}).get("results") or []
+        wanted = {identity(each): each for each in request.body["status"]["devices"]}
+        if not set(wanted) <= {identity(each) for each in allocated}:
+            return 422, status(422, "status.devices: must be an allocated device in the claim")
+        applied = before["metadata"].get("applied") or []
+        kept = {identity(each): each for each in state.get("devices") or () if list(identity(each)) not in applied}
+        after = copy.deepcopy(before)
+        after["status"]["devices"] = list((kept | wanted).values())
+        after["metadata"]["applied"] = [list(each) for each in wanted]
         return 200, self.put(request.resource, after) if after != before else copy.deepcopy(before)
 
     def begin_watch(self, request):
@@ -271,12 +294,18 @@ class FakeApi:
             self._watches.remove(watch)
 
 
+def identity(device):
+    """What tells an entry of a claim's `status.devices` from others."""
+    return tuple(device.get(key) for key in ("driver", "pool", "device", "shareID"))
+
+
 def _chosen(item, query):
-    """By a field selector of one term."""
-    selector = query.get("fieldSelector")
-    if not selector:
-        return True
-    path, _, wanted = selector.partition("=")
+    """By a field selector."""
+    terms = query.get("fieldSelector")
+    return all(_fits(item, *term.split("=")) for term in terms.split(",")) if terms else True
+
+
+def _fits(item, path, wanted):
     for part in path.split("."):
         item = item.get(part) or {}
     return item == wanted

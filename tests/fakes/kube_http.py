@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
 REASONS = {404: "NotFound", 409: "Conflict", 410: "Expired", 401: "Unauthorized", 403: "Forbidden", 422: "Invalid"}
 
 
@@ -74,15 +75,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self._answer()
 
-    do_POST = do_PATCH = do_GET  # noqa: N815
+    do_POST = do_PATCH = do_PUT = do_DELETE = do_GET  # noqa: N815
 
     def _answer(self):
         api = self.server.api
         parts = urlsplit(self.path)
         resource, namespace, name, subresource = _split(parts.path)
         query = dict(parse_qsl(parts.query))
-        verb = {"POST": "create", "PATCH": "patch"}.get(self.command) or ("get" if name else "list")
+        verb = VERBS.get(self.command) or ("get" if name else "list")
         verb = "watch" if query.get("watch") else verb
+        verb = "apply" if "apply-patch" in (self.headers.get("Content-Type") or "") else verb
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         token = (self.headers.get("Authorization") or "").partition(" ")[2] or None

@@ -22,8 +22,15 @@ from aimd.adapters.kube.patience import Patience
 from aimd.adapters.kube.resources import Target
 from aimd.errors import AimdError, ConfigError, UnreachableError
 
-MERGE_PATCH = "application/merge-patch+json"
-_METHODS = {"get": "GET", "list": "GET", "watch": "GET", "create": "POST", "patch": "PATCH"}
+_JSON = "application/json"
+_CONTENT = {"patch": "application/merge-patch+json", "apply": "application/apply-patch+yaml"}  # which JSON is, too
+_METHODS = {
+    **dict.fromkeys(("get", "list", "watch"), "GET"),
+    **dict.fromkeys(("patch", "apply"), "PATCH"),
+    "create": "POST",
+    "update": "PUT",
+    "delete": "DELETE",
+}
 _LONGEST_LINE = 16 << 20  # bytes; etcd takes objects of 1.5 MiB
 
 
@@ -57,7 +64,7 @@ class Connection:
         return str(self._client.configuration.host)
 
     def ask(self, verb: str, target: Target, body: Any = None, **query: str) -> Any:
-        """The decoded answer. `verb`: get, list, create, or patch (a JSON merge patch).
+        """The decoded answer. `verb`: get, list, create, update, delete, patch (a JSON merge patch) or apply (server-side).
 
         Raises:
             AimdError: what answers.failure makes of the status; UnreachableError: there was no whole answer in time.
@@ -118,9 +125,10 @@ class Connection:
     ) -> urllib3.BaseHTTPResponse:
         with self._lock:
             client = self._client
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": _JSON}
         if body is not None:
-            headers["Content-Type"] = MERGE_PATCH if verb == "patch" else "application/json"
+            headers["Content-Type"] = _CONTENT.get(verb, _JSON)
+            body = json.dumps(body) if verb == "apply" else body  # the library knows no other kind of JSON
         method, url, headers, content, _ = client.param_serialize(
             _METHODS[verb],
             target.path,

@@ -1,0 +1,52 @@
+"""ports_dra.Claims: reading ResourceClaims, and telling how their devices are. Blocks; for any thread.
+
+Each request has a connection of its own while it lasts (`connection`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aimd.adapters.kube.connection import Connection
+from aimd.adapters.kube.objects import FIELD_MANAGER
+from aimd.adapters.kube.resources import Target
+from aimd.domain.dra import ClaimRef
+from aimd.errors import NotFoundError
+
+Object = Mapping[str, Any]
+API_VERSION = "resource.k8s.io/v1"
+
+
+def resource_claim(claim: ClaimRef, subresource: str = "") -> Target:
+    """GA since Kubernetes 1.34."""
+    return Target(f"apis/{API_VERSION}", "resourceclaims", claim.name, claim.namespace, subresource)
+
+
+class ApiClaims:
+    """ResourceClaims by name; what has another uid is another claim."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def claim(self, claim: ClaimRef) -> Object | None:
+        try:
+            found: Object = self._connection.ask("get", resource_claim(claim))
+        except NotFoundError:
+            return None
+        return found if found["metadata"]["uid"] == claim.uid else None
+
+    def apply_devices(self, claim: ClaimRef, devices: Sequence[Object], version: str | None = None) -> Object:
+        # Server-side apply: entries of other drivers stay, and so does what others wrote into them.
+        metadata = {"namespace": claim.namespace, "name": claim.name, "uid": claim.uid}
+        if version is not None:
+            metadata["resourceVersion"] = version
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "ResourceClaim",
+            "metadata": metadata,
+            "status": {"devices": list(devices)},
+        }
+        target = resource_claim(claim, "status")
+        applied: Object = self._connection.ask("apply", target, body, fieldManager=FIELD_MANAGER, force="true")
+        return applied
