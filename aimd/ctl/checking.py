@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import click
 
 import aimd
 from aimd.ctl import exits
-from aimd.ctl.client import ApiClient
+from aimd.ctl.client import ApiClient, ProblemError
 from aimd.ctl.examination import Answers, examine
 from aimd.ctl.fields import required, shown
 from aimd.ctl.output import render
@@ -80,7 +82,18 @@ def ask(client: ApiClient) -> Answers:
         claims=client.get("/v1/claims"),
         plans=client.get("/v1/plans"),
         events=past_events(client, 0),
+        cluster=_cluster(client),
     )
+
+
+def _cluster(client: ApiClient) -> dict[str, Any] | None:
+    """None: the daemon runs on from before an upgrade, which another finding tells."""
+    try:
+        return client.get("/v1/cluster")
+    except ProblemError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
 
 
 def preflight_findings(root: Path) -> list[Finding]:

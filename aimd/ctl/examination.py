@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aimd.ctl.cluster_findings import cluster_findings
 from aimd.ctl.columns import gigabytes
 from aimd.ctl.fields import UNKNOWN, flag, item, items, number, required, text, texts
 from aimd.ctl.session import blocker_lines
@@ -22,7 +23,10 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the daemon was asked; each is a message of the API. `now` is seconds since the epoch."""
+    """What the daemon was asked; each is a message of the API. `now` is seconds since the epoch.
+
+    `cluster` is None of a daemon that is too old to tell of it.
+    """
 
     version: str
     now: float
@@ -34,6 +38,7 @@ class Answers:
     claims: Object
     plans: Object
     events: Object
+    cluster: Object | None
 
 
 def examine(answers: Answers) -> list[Finding]:
@@ -48,6 +53,7 @@ def examine(answers: Answers) -> list[Finding]:
         *_memory(items(answers.memory, "findings")),
         *_plans(items(answers.plans, "plans")),
         *_claims(items(answers.claims, "claims")),
+        *cluster_findings(answers.cluster, answers.now),
         *_events(items(answers.events, "events"), answers.now),
     ]
 

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from aimd.daemon.declarations import Declarations
 from aimd.daemon.effective import Effective
 from aimd.daemon.published import Published
-from aimd.domain.cluster import ObjectRef
+from aimd.domain.cluster import ClusterStanding, ObjectRef
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.pod import Pod, PodRef
 from aimd.errors import AimdError
@@ -71,6 +71,7 @@ class ClusterService:
         self._declarations = Declarations(cluster.objects)
         self._changed = asyncio.Event()
         self._asked: Asked | None = None
+        self._turned_at = time.monotonic()
         self._told: dict[ServiceKey, tuple[tuple[Answer, ...], list[Pod], float]] = {}
         self._told_pods: dict[PodRef, Answer] = {}
         self._node_told: tuple[tuple[object, ...], float] | None = None
@@ -79,6 +80,18 @@ class ClusterService:
         self._mistakes: tuple[str, ...] = ()  # of the record's spec
         self._problems: tuple[str, ...] = ()  # of what counts: it cannot be carried out as things are
         self._left: set[ServiceKey] | None = None  # of claims that were there at the start, not told yet
+
+    def standing(self) -> ClusterStanding:
+        """How the node takes part now."""
+        refused = self._asked.refused if self._asked is not None else ()
+        return ClusterStanding(
+            self.cluster.node_name,
+            self.cluster.statistics(),
+            rivals=self._rivals if self._rivals_due else None,
+            refused=self._refused,
+            pods_refused={f"{pod.ref.namespace}/{pod.ref.name}": why.message for pod, why in refused},
+            idle_seconds=time.monotonic() - self._turned_at,
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -106,6 +119,7 @@ class ClusterService:
             generation = snapshot.generation
             if self.cluster.synced and snapshot.ready:
                 await self._turn(snapshot)
+            self._turned_at = time.monotonic()
 
     async def _something(self, generation: int) -> None:
         """Wait until pods, spec or node are otherwise, for a second at most."""

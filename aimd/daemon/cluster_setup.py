@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 from aimd import __version__
@@ -13,6 +14,7 @@ from aimd.daemon.cluster import ClusterService
 from aimd.daemon.effective import Effective
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.published import Published
+from aimd.domain.cluster import ClusterStanding
 from aimd.domain.node import NodeSnapshot
 from aimd.errors import ConfigError
 
@@ -39,6 +41,11 @@ def cluster_service(
     about = {"aimdVersion": __version__, "bootID": boot_id}
     cluster = KubeCluster(node, kubeconfig, f"aimd/{__version__}")
     return ClusterService(cluster, shown, loop.post, effective, loop.reconfigure, about, settings.refresh_seconds)
+
+
+def standing_of(service: ClusterService | None) -> Callable[[], ClusterStanding] | None:
+    """Tells how the node takes part; None where it does not."""
+    return service.standing if service is not None else None
 
 
 def taking_part(service: ClusterService | None) -> contextlib.AbstractAsyncContextManager[None]:

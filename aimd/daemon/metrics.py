@@ -26,6 +26,7 @@ from aimd.daemon.counting import ChangeWatch, watch_lag
 from aimd.daemon.loop import ControlLoop
 from aimd.daemon.metering import DispatchMeter
 from aimd.daemon.sampling import Observer
+from aimd.domain.cluster import ClusterStanding
 from aimd.domain.metering import DispatchReading, PodPlace, Telemetry
 from aimd.domain.node import NodeSnapshot
 from aimd.errors import AimdError, UnreachableError
@@ -64,6 +65,7 @@ class Sources:
     Attributes:
         meter: of a dispatch service that has begun.
         telemetry: None where nothing reads it.
+        cluster: how the node takes part in its cluster; None where it does not.
     """
 
     loop: ControlLoop
@@ -72,6 +74,7 @@ class Sources:
     simulated: bool = False
     pods: Pods = field(default_factory=Pods)
     telemetry: TelemetrySource | None = None
+    cluster: Callable[[], ClusterStanding] | None = None
 
 
 class _Parts:
@@ -100,6 +103,7 @@ def gather(sources: Sources) -> Callable[[], View]:
     dispatch: Callable[[], DispatchReading | None] = (
         sources.meter.begin() if sources.meter is not None else lambda: None
     )
+    cluster = sources.cluster() if sources.cluster is not None else None
     failing = {**not_alive(loop), **not_ready(loop)}
     overdue, failures = time.monotonic() - loop.health.turned_at, loop.failures
 
@@ -119,6 +123,7 @@ def gather(sources: Sources) -> Callable[[], View]:
             failing=failing,
             overdue_seconds=overdue,
             failures=failures,
+            cluster=cluster,
             reading_seconds=parts.seconds,
             unreadable=frozenset(parts.unreadable),
         )

@@ -107,6 +107,10 @@ class WriteStatistics:
         return sum(kind.waiting for kind in self.kinds.values())
 
     @property
+    def failing(self) -> int:
+        return sum(kind.failing for kind in self.kinds.values())
+
+    @property
     def done(self) -> int:
         return sum(kind.done for kind in self.kinds.values())
 
@@ -128,6 +132,7 @@ class KubeStatistics:
 
     Attributes:
         server: URL of the API server.
+        reads: as `writes`, of what is read beside the watches; kinds are others.
         requests: by verb, resource and code (`get`, `inferenceservices/status`, `200`; `unreachable` where none came).
         durations: by verb and resource, until the answer was read; of watches until it began.
         reloads: how often credentials were read again, by whether they could be (`ok`, `error`).
@@ -139,6 +144,7 @@ class KubeStatistics:
     durations: Mapping[tuple[str, str], Durations] = field(default_factory=dict)
     reloads: Mapping[str, int] = field(default_factory=dict)
     server: str = ""
+    reads: WriteStatistics = field(default_factory=WriteStatistics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +153,17 @@ class ClusterStanding:
 
     Attributes:
         node: name of its Node.
-        rivals: other managers of partitions on the node, a sentence each.
+        rivals: other managers of partitions on the node, a sentence each; None while it is not known.
         refused: why the spec of the node's record is not carried out; None if it is, or there is none.
         pods_refused: pods (`namespace/name`) whose annotations or service ask for what cannot be, and why.
         idle_seconds: since node and cluster have been compared, or could not be for want of either.
+        failures: how often that has ended by a defect.
     """
 
     node: str
     statistics: KubeStatistics = field(default_factory=KubeStatistics)
-    rivals: tuple[str, ...] = ()
+    rivals: tuple[str, ...] | None = None
     refused: str | None = None
     pods_refused: Mapping[str, str] = field(default_factory=dict)
     idle_seconds: float = 0.0
+    failures: int = 0

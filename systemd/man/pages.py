@@ -16,7 +16,7 @@ import click
 
 from aimd import __version__
 from aimd.adapters.journal import message_id
-from aimd.adapters.metrics import daemon_families, model_families, node_families, slo_families
+from aimd.adapters.metrics import cluster_families, daemon_families, model_families, node_families, slo_families
 from aimd.adapters.metrics.family import Descriptor
 from aimd.adapters.metrics.instruments import Instruments
 from aimd.cli import main as aimd
@@ -83,7 +83,7 @@ def settings() -> str:
 
 def families() -> str:
     """Every metric of aimd's own, with its kind, labels and HELP, by name."""
-    modules = (daemon_families, model_families, node_families, slo_families)
+    modules = (cluster_families, daemon_families, model_families, node_families, slo_families)
     found = [each for module in modules for each in vars(module).values() if isinstance(each, Descriptor)]
     instruments = Instruments()
     for metric in (*instruments.collect(), *instruments.operations.collect()):

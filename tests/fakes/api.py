@@ -22,6 +22,7 @@ from aimd.protocol.claims import (
     EnvironmentMessage,
     HolderRequest,
 )
+from aimd.protocol.cluster import ClusterMessage
 from aimd.protocol.memory import FindingListMessage, FindingMessage, PartitionDetailMessage
 from aimd.protocol.messages import (
     ChangeListMessage,
@@ -94,6 +95,7 @@ class World:
     events: list[EventMessage] = field(default_factory=list)
     models: list[ModelMessage] = field(default_factory=list)
     findings: list[FindingMessage] = field(default_factory=list)
+    cluster: ClusterMessage = field(default_factory=lambda: ClusterMessage(enabled=False))
     overrides: dict[str, Raw | ProblemMessage] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     page: int = 1000
@@ -326,6 +328,8 @@ def _answer(world: World, path: str, query: dict[str, list[str]]) -> Message:
             since = int(query["since"][0])
             page = [event for event in world.events if event.sequence > since][: world.page]
             return EventListMessage(events=page, next=page[-1].sequence if page else since)
+        case ["cluster"]:
+            return world.cluster
         case ["node"]:
             return world.node
         case ["version"]:

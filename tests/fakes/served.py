@@ -16,6 +16,7 @@ from typing import Any
 from aimd.adapters.http.limits import Limits
 from aimd.adapters.http.server import LocalApi, NodeFacts
 from aimd.adapters.unix.peer import Operators
+from aimd.domain.cluster import ClusterStanding
 from tests.fakes.node import RunningNode, running_node
 from tests.fakes.traffic import ShownTraffic
 
@@ -35,7 +36,11 @@ class Served:
 
 @contextlib.contextmanager
 def served(
-    limits: Limits | None = None, *, operators: frozenset[int] | None = None, **node_options: Any
+    limits: Limits | None = None,
+    *,
+    operators: frozenset[int] | None = None,
+    standing: Callable[[], ClusterStanding] | None = None,
+    **node_options: Any,
 ) -> Iterator[Served]:
     """Start both, stop both. A short directory: the path of a socket has at most 107 bytes."""
     started: list[Served] = []
@@ -48,7 +53,7 @@ def served(
         async with running_node(first_generation=FIRST_GENERATION, **node_options) as node:
             traffic = ShownTraffic()
             facts = NodeFacts("boot-1", "a test's node", time.monotonic())
-            api = LocalApi(node.loop, Operators(uids), facts, traffic, limits)
+            api = LocalApi(node.loop, Operators(uids), facts, traffic, limits, standing)
             await api.start(socket)
             try:
                 run = lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)  # noqa: E731

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from aimd.adapters.unix.peer import Operators
+from aimd.domain.cluster import ClusterStanding
 from aimd.domain.event import NodeEvent
 from aimd.domain.node import NodeSnapshot
 from aimd.ports import ControlPlane, TrafficSource
@@ -49,12 +50,13 @@ class Collection(Generic[Listed]):
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The surroundings of every operation."""
+    """The surroundings of every operation; `cluster` is None where none is configured."""
 
     control: ControlPlane
     operators: Operators
     facts: NodeFacts
     traffic: TrafficSource
+    cluster: Callable[[], ClusterStanding] | None = None
     history: History = field(default_factory=History)
     ledger_reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LEDGER_READS))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from aimd.adapters.http.api import Api, NodeFacts
@@ -15,6 +16,7 @@ from aimd.adapters.http.responder import Responder
 from aimd.adapters.http.routes import RouteTable
 from aimd.adapters.unix.listening import listen
 from aimd.adapters.unix.peer import Operators, Peer
+from aimd.domain.cluster import ClusterStanding
 from aimd.ports import ControlPlane, TrafficSource
 
 __all__ = ["LocalApi", "NodeFacts"]
@@ -31,6 +33,7 @@ class LocalApi:
         facts: what /v1/node tells.
         traffic: what /v1/models tells.
         limits: what a client may cost.
+        cluster: what /v1/cluster tells; None where none is configured.
     """
 
     def __init__(
@@ -40,10 +43,12 @@ class LocalApi:
         facts: NodeFacts,
         traffic: TrafficSource,
         limits: Limits | None = None,
+        cluster: Callable[[], ClusterStanding] | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self._admission: Admission[Connection] = Admission(self._limits, operators)
-        self._responder = Responder(RouteTable(ROUTES), Api(control, operators, facts, traffic), self._limits)
+        api = Api(control, operators, facts, traffic, cluster)
+        self._responder = Responder(RouteTable(ROUTES), api, self._limits)
         self._listener: Listener | None = None
 
     async def start(self, path: Path, given: socket.socket | None = None) -> None:

@@ -8,7 +8,7 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from aimd.adapters.metrics import daemon_families, model_families, node_families, slo_families
+from aimd.adapters.metrics import cluster_families, daemon_families, model_families, node_families, slo_families
 from aimd.adapters.metrics.family import Descriptor, Family, as_metric
 from aimd.adapters.metrics.instruments import Instruments
 from aimd.adapters.metrics.labels import ModelLabels
@@ -66,6 +66,8 @@ class NodeCollector(Collector):
         yield from model_families.families(reading, meters, view.snapshot, self._labels)
         yield from slo_families.families(view, self._labels)
         yield from daemon_families.families(view)
+        if view.cluster is not None:
+            yield from cluster_families.families(view.cluster)
         yield from self._own(view)
         yield from self._instruments.collect()
         if self._process is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from aimd.domain.cluster import ClusterStanding
 from aimd.domain.metering import DispatchReading, PodPlace, Telemetry
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.traffic import TrafficBoard
@@ -21,6 +22,7 @@ class View:
         failing: checks of /healthz and /readyz that fail, with the reason; `checks` are the names of all.
         overdue_seconds: since the control loop has turned last.
         failures: events and effects that the control loop could not handle.
+        cluster: None where none is configured.
         reading_seconds: how long each part took that was read for this page; `unreadable` are parts that failed.
     """
 
@@ -35,5 +37,6 @@ class View:
     failing: Mapping[str, str] = field(default_factory=dict)
     overdue_seconds: float = 0.0
     failures: int = 0
+    cluster: ClusterStanding | None = None
     reading_seconds: Mapping[str, float] = field(default_factory=dict)
     unreadable: frozenset[str] = frozenset()

@@ -13,6 +13,7 @@ import aimd
 from aimd.ctl.examination import RECENT_SECONDS, Answers, examine
 from aimd.doctor.finding import FAIL, OK, WARN
 from aimd.protocol.claims import ClaimListMessage
+from aimd.protocol.cluster import ClusterMessage
 from aimd.protocol.memory import FindingListMessage
 from aimd.protocol.messages import (
     ChangeListMessage,
@@ -43,6 +44,7 @@ def healthy() -> Answers:
         claims=to_builtins(ClaimListMessage(claims=[samples.claim()])),
         plans=to_builtins(ChangeListMessage(plans=[samples.committing()[-1]])),
         events=to_builtins(EventListMessage(events=samples.events(), next=5)),
+        cluster=to_builtins(ClusterMessage(enabled=False)),
     )
 
 
@@ -64,6 +66,7 @@ def test_a_healthy_node_has_a_line_per_check() -> None:
         (OK, "ready"),
         (OK, "gpu0"),
         (OK, "claims"),
+        (OK, "cluster"),
         (OK, "events"),
     ]
 

@@ -82,6 +82,7 @@ LEAVES = {
 }  # need the standard library and errors alone
 # What some commands need beside: the layout file's rules, and the doctor's own package.
 MORE = {
+    "cluster_findings.py": {"aimd.doctor.finding"},
     "columns.py": LEAVES,
     "slo_columns.py": LEAVES,
     "claiming.py": LEAVES,

@@ -28,6 +28,7 @@ from aimd.domain.probe import PartitionMemory, ProbeReport, ProbeState
 from aimd.domain.traffic import TrafficBoard
 from aimd.planning.history import TrafficHistory
 from tests.fakes.node import ADDRESSES, running_node
+from tests.unit.metrics.cluster_scene import standing
 
 GOLDEN = Path(__file__).with_name("golden.txt")
 HEADER = "# A page of the node that scene.py tells of. Written by: python -m tests.unit.metrics.scene\n"
@@ -124,6 +125,7 @@ def view() -> View:
         overdue_seconds=0.5,
         reading_seconds={"dispatch": 0.001, "pods": 0.0001},
         unreadable=frozenset({"telemetry"}),
+        cluster=standing(),
     )
 
 

@@ -1,6 +1,6 @@
 """The resources of the local API, one module each, with their routes."""
 
-from aimd.adapters.http.resources import claims, daemon, events, holders, inventory, models, plans
+from aimd.adapters.http.resources import claims, cluster, daemon, events, holders, inventory, models, plans
 
 ROUTES = (
     *inventory.ROUTES,
@@ -9,5 +9,6 @@ ROUTES = (
     *models.ROUTES,
     *plans.ROUTES,
     *events.ROUTES,
+    *cluster.ROUTES,
     *daemon.ROUTES,
 )
