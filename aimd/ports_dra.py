@@ -12,6 +12,7 @@ from aimd.domain.dra import (
     ClaimRef,
     ContainerDevice,
     DeviceHealth,
+    PodClaims,
     PreparedDevice,
     Registration,
     Rewritten,
@@ -97,6 +98,10 @@ class Claims(Protocol):
         """It, or None if there is none of this name and uid."""
         ...
 
+    def claim_named(self, namespace: str, name: str) -> Object | None:
+        """Whichever has the name now."""
+        ...
+
     def apply_devices(self, claim: ClaimRef, devices: Sequence[Object], version: str | None = None) -> Object:
         """Make these the entries of ours in `status.devices`; those that we wrote before and are not among them go.
 
@@ -134,6 +139,25 @@ class Pool(Protocol):
         ...
 
     def statistics(self) -> SliceStatistics: ...
+
+
+class DeviceCluster(Protocol):
+    """The cluster as the driver's node needs it."""
+
+    @property
+    def claims(self) -> Claims: ...
+
+    @property
+    def pool(self) -> Pool: ...
+
+    @property
+    def synced(self) -> bool:
+        """Whether `waiting` and the pool say what is."""
+        ...
+
+    def waiting(self) -> tuple[PodClaims, ...]:
+        """The pods that are nominated to this node and not bound yet, some because their devices are not ready."""
+        ...
 
 
 # Tells of a call that has ended: `prepare` or `unprepare`, `ok` or the error's code, seconds. For any thread.

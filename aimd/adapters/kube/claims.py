@@ -18,9 +18,9 @@ Object = Mapping[str, Any]
 API_VERSION = "resource.k8s.io/v1"
 
 
-def resource_claim(claim: ClaimRef, subresource: str = "") -> Target:
+def resource_claim(namespace: str, name: str, subresource: str = "") -> Target:
     """GA since Kubernetes 1.34."""
-    return Target(f"apis/{API_VERSION}", "resourceclaims", claim.name, claim.namespace, subresource)
+    return Target(f"apis/{API_VERSION}", "resourceclaims", name, namespace, subresource)
 
 
 class ApiClaims:
@@ -30,11 +30,15 @@ class ApiClaims:
         self._connection = connection
 
     def claim(self, claim: ClaimRef) -> Object | None:
+        found = self.claim_named(claim.namespace, claim.name)
+        return found if found is not None and found["metadata"]["uid"] == claim.uid else None
+
+    def claim_named(self, namespace: str, name: str) -> Object | None:
         try:
-            found: Object = self._connection.ask("get", resource_claim(claim))
+            found: Object = self._connection.ask("get", resource_claim(namespace, name))
         except NotFoundError:
             return None
-        return found if found["metadata"]["uid"] == claim.uid else None
+        return found
 
     def apply_devices(self, claim: ClaimRef, devices: Sequence[Object], version: str | None = None) -> Object:
         # Server-side apply: entries of other drivers stay, and so does what others wrote into them.
@@ -47,6 +51,6 @@ class ApiClaims:
             "metadata": metadata,
             "status": {"devices": list(devices)},
         }
-        target = resource_claim(claim, "status")
+        target = resource_claim(claim.namespace, claim.name, "status")
         applied: Object = self._connection.ask("apply", target, body, fieldManager=FIELD_MANAGER, force="true")
         return applied

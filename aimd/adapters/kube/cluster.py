@@ -10,6 +10,7 @@ from typing import Any
 
 from aimd.adapters.kube import access, resources
 from aimd.adapters.kube.connection import Connection
+from aimd.adapters.kube.devices import KubeDevices
 from aimd.adapters.kube.events import EventRecorder
 from aimd.adapters.kube.objects import ApiObjects
 from aimd.adapters.kube.patience import Patience
@@ -30,13 +31,23 @@ class KubeCluster:
         node_name: of the Node object.
         kubeconfig: a file; None is the service account of the pod that this runs in.
         user_agent: how the API server's logs name this program.
+        driver: of the devices that this node publishes; None if it publishes none.
+
+    Attributes:
+        devices: what the driver needs, None without one.
 
     Raises:
         ConfigError: there is no such file or account, or it does not say what it has to.
     """
 
     def __init__(
-        self, node_name: str, kubeconfig: Path | None, user_agent: str = "aimd", patience: Patience | None = None
+        self,
+        node_name: str,
+        kubeconfig: Path | None,
+        user_agent: str = "aimd",
+        patience: Patience | None = None,
+        *,
+        driver: str | None = None,
     ) -> None:
         self.node_name = node_name
         configure = partial(access.of_kubeconfig, kubeconfig) if kubeconfig else access.of_service_account
@@ -49,6 +60,9 @@ class KubeCluster:
         )
         self._writer = Writer(self._objects, self._connection, patience)
         self._events = EventRecorder(self._objects, self._writer, node_name)
+        self.devices = (
+            KubeDevices(self._connection, self._writer.submit, node_name, driver, patience) if driver else None
+        )
 
     @property
     def objects(self) -> Objects:
@@ -62,6 +76,8 @@ class KubeCluster:
         self._pods.start(on_change)
         self._partitions.start(on_change)
         self._writer.start()
+        if self.devices is not None:
+            self.devices.start(on_change)
 
     def pods(self) -> tuple[Pod, ...]:
         return self._pods.things()
@@ -78,8 +94,9 @@ class KubeCluster:
         self._events.tell(about, reason, message, warning=warning)
 
     def statistics(self) -> KubeStatistics:
+        watches = self.devices.watches() if self.devices is not None else ()
         return KubeStatistics(
-            (self._pods.statistics(), self._partitions.statistics()),
+            (self._pods.statistics(), self._partitions.statistics(), *watches),
             replace(self._writer.statistics(), events_held_back=self._events.held_back),
             self._connection.counts.requests(),
             self._connection.counts.durations(),
@@ -88,6 +105,8 @@ class KubeCluster:
         )
 
     def close(self) -> None:
+        if self.devices is not None:
+            self.devices.close()
         self._writer.close()
         self._pods.close()
         self._partitions.close()
