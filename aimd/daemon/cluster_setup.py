@@ -21,15 +21,15 @@ from aimd.errors import ConfigError
 
 def cluster_service(
     config: Config, shown: Published[NodeSnapshot], loop: ControlLoop, effective: Effective, boot_id: str
-) -> ClusterService | None:
-    """The service, None where no cluster is configured.
+) -> tuple[ClusterService, Callable[[], ClusterStanding]] | tuple[None, None]:
+    """The service and what tells how it is; None where no cluster is configured.
 
     Raises:
         ConfigError: the library is missing, or what leads to the API server is.
     """
     settings = config.kubernetes
     if not settings.enabled:
-        return None
+        return None, None
     try:
         from aimd.adapters.kube.cluster import KubeCluster  # noqa: PLC0415 - 40 MB that no node outside a cluster needs
     except ImportError as error:
@@ -40,12 +40,8 @@ def cluster_service(
     kubeconfig = Path(settings.kubeconfig) if settings.kubeconfig is not None else None
     about = {"aimdVersion": __version__, "bootID": boot_id}
     cluster = KubeCluster(node, kubeconfig, f"aimd/{__version__}")
-    return ClusterService(cluster, shown, loop.post, effective, loop.reconfigure, about, settings.refresh_seconds)
-
-
-def standing_of(service: ClusterService | None) -> Callable[[], ClusterStanding] | None:
-    """Tells how the node takes part; None where it does not."""
-    return service.standing if service is not None else None
+    service = ClusterService(cluster, shown, loop.post, effective, loop.reconfigure, about, settings.refresh_seconds)
+    return service, service.standing
 
 
 def taking_part(service: ClusterService | None) -> contextlib.AbstractAsyncContextManager[None]:

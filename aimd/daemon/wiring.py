@@ -27,7 +27,7 @@ from aimd.adapters.metrics.instruments import Instruments
 from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, start_time_of
 from aimd.adapters.unix.peer import Operators
 from aimd.config import Config
-from aimd.daemon.cluster_setup import cluster_service, standing_of, taking_part
+from aimd.daemon.cluster_setup import cluster_service, taking_part
 from aimd.daemon.counting import CountedControl, CountedLedger, TimedReconciler, counted_reload
 from aimd.daemon.dispatch_service import DispatchService
 from aimd.daemon.dispatch_setup import dispatch_service
@@ -35,7 +35,7 @@ from aimd.daemon.effective import Effective
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop, Reload, published_node
 from aimd.daemon.metering import DispatchMeter
-from aimd.daemon.metrics import Sources, metrics_served
+from aimd.daemon.metrics import Pods, Sources, metrics_served
 from aimd.daemon.probing import Prober, memory_probe
 from aimd.daemon.reload import policy_of, reloading
 from aimd.daemon.sampling import Observer
@@ -166,17 +166,15 @@ async def run(
             executor = Executor(_driver(config, machine), LinuxProcesses(), service, probe)
             reload = _reload(config_path, config, service, effective, instruments, supervision)
             loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload, shown)
-            cluster = cluster_service(config, shown, loop, effective, machine.boot_id)
+            cluster, standing = cluster_service(config, shown, loop, effective, machine.boot_id)
             root = config.sysfs_root if machine.simulated is None else None
             observer = Observer(service, shown.latest, generation, totals)
             prober = Prober(probe, shown.latest, shown.newer, config.probe_seconds, loop.post)
             facts = NodeFacts(machine.boot_id, machine.simulated, started, root)
-            api = LocalApi(CountedControl(loop, instruments), operators, facts, observer, cluster=standing_of(cluster))
+            api = LocalApi(CountedControl(loop, instruments), operators, facts, observer, cluster=standing)
             meter = DispatchMeter(service, shown.latest, totals)
             telemetry = TelemetrySampler(AmdgpuTelemetry(machine.sysfs), shown.latest)
-            sources = Sources(
-                loop, observer, meter, simulated=root is None, telemetry=telemetry, cluster=standing_of(cluster)
-            )
+            sources = Sources(loop, observer, meter, root is None, Pods(), telemetry, standing)
             metrics = metrics_served(sources, instruments, config.metrics, sockets, given.get("metrics"))
             try:
                 first = effective.started(await executor.on_ledger(ledger.load))
