@@ -33,6 +33,10 @@ class Objects(Protocol):
         """JSON merge patch; gives the object as it then is."""
         ...
 
+    def pod(self, namespace: str, name: str) -> Object | None:
+        """A pod of any node."""
+        ...
+
     def node_partitions(self) -> Object | None:
         """This node's own, asked for now (`Cluster.node_partitions` costs no request)."""
         ...
@@ -57,11 +61,6 @@ class Cluster(Protocol):
     def node_name(self) -> str: ...
 
     @property
-    def objects(self) -> Objects:
-        """For reads on demand, in a worker thread."""
-        ...
-
-    @property
     def synced(self) -> bool:
         """Whether pods and node_partitions say what is, not only that nothing is known yet."""
         ...
@@ -82,9 +81,13 @@ class Cluster(Protocol):
         """Have the work done soon in the adapter's thread, and again until it raises nothing.
 
         The key's first word is one of WRITE_KINDS. The newest work of a key is the one that is done; it reads what it
-        changes and decides anew at each attempt.
-        NotFoundError and InvalidInputError end it. False if too much waits already: try at the next occasion.
+        changes and decides anew at each attempt. NotFoundError and InvalidInputError end it; the latter is in the log.
+        False if too much waits already: try at the next occasion.
         """
+        ...
+
+    def read(self, key: str, work: Callable[[Objects], None]) -> bool:
+        """Likewise in another thread: what is read waits for nothing that is written, and hands over what it finds."""
         ...
 
     def tell(self, about: PodRef | ObjectRef, reason: str, message: str, *, warning: bool = False) -> None:

@@ -1,7 +1,7 @@
 """The node in its cluster: pods become claims, and services, pods and the cluster's record are told what became of them.
 
-Level-triggered: each turn compares what the cluster and the node are now with what was said last. It asks nothing of the
-API server on the way to a grant, and while the cluster is away everything that was placed goes on.
+Level-triggered: each turn compares what the cluster and the node are now with what was said last. A turn waits for
+nobody: what is to be read or written is done beside it. While the cluster is away everything that was placed goes on.
 """
 
 from __future__ import annotations
@@ -9,32 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timezone
 
-from aimd.daemon.declarations import Declarations
+from aimd.daemon.cluster_events import PodEvents
+from aimd.daemon.cluster_record import NodeRecord
+from aimd.daemon.cluster_rivals import Rivals
+from aimd.daemon.cluster_services import Services
+from aimd.daemon.cluster_statuses import ServiceStatuses
 from aimd.daemon.effective import Effective
 from aimd.daemon.published import Published
-from aimd.domain.cluster import ClusterStanding, ObjectRef
+from aimd.domain.cluster import ClusterStanding
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.pod import Pod, PodRef
-from aimd.errors import AimdError
 from aimd.planning import effects as fx
-from aimd.planning.sharing.answers import Answer, answers
+from aimd.planning.sharing.answers import NOT_YET, Answer, answers
 from aimd.planning.sharing.desired import node_spec
-from aimd.planning.sharing.node_status import flips, node_status, same
 from aimd.planning.sharing.requests import Asked, ServiceKey, requests_of, service_key
-from aimd.planning.sharing.rivals import rivals
-from aimd.planning.sharing.service_status import service_patch
-from aimd.ports_cluster import Cluster, Object, Objects
+from aimd.ports_cluster import Cluster
 
 log = logging.getLogger("aimd.cluster")
 
 TICK_SECONDS = 1.0
-RIVALS_SECONDS = 60.0
-JITTER = 0.2  # of the refresh, so that nodes do not write at the same time
+ANSWER_SECONDS = 1.0  # a service is told of pods that wait for longer, not of those that will have their place at once
+PAUSE_SECONDS = (1.0, 60.0)  # after a turn that has failed, and after many
+DOUBLINGS = 6
 
 # Takes a changed configuration over; gives what of it cannot be carried out, a sentence each.
 Reconfigure = Callable[[fx.Reconfigured], list[str]]
@@ -48,7 +48,10 @@ class ClusterService:
         shown: the node as published last.
         post: hands an event to the control loop.
         about: further fields of the node's record.
-        refresh_seconds: how often a status is written that has not changed.
+        refresh_seconds: how often it is made sure that statuses are as they should be.
+
+    Attributes:
+        failures: turns that have ended by a defect.
     """
 
     def __init__(
@@ -62,24 +65,23 @@ class ClusterService:
         refresh_seconds: float,
     ) -> None:
         self.cluster = cluster
+        self.failures = 0
         self._shown = shown
         self._post = post
         self._effective = effective
         self._reconfigure = reconfigure
-        self._about = about
-        self._refresh_seconds = refresh_seconds
-        self._declarations = Declarations(cluster.objects)
         self._changed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._services = Services(cluster, self._wake, refresh_seconds)
+        self._rivals = Rivals(cluster, self._wake)
+        self._statuses = ServiceStatuses(cluster, _now)
+        self._events = PodEvents(cluster)
+        self._record = NodeRecord(cluster, shown, about, refresh_seconds, _now)
         self._asked: Asked | None = None
+        self._asked_at = float("-inf")
         self._turned_at = time.monotonic()
-        self._told: dict[ServiceKey, tuple[tuple[Answer, ...], list[Pod], float]] = {}
-        self._told_pods: dict[PodRef, Answer] = {}
-        self._node_told: tuple[tuple[object, ...], float] | None = None
-        self._rivals: tuple[str, ...] = ()
-        self._rivals_due = 0.0
         self._mistakes: tuple[str, ...] = ()  # of the record's spec
         self._problems: tuple[str, ...] = ()  # of what counts: it cannot be carried out as things are
-        self._left: set[ServiceKey] | None = None  # of claims that were there at the start, not told yet
 
     def standing(self) -> ClusterStanding:
         """How the node takes part now."""
@@ -87,29 +89,51 @@ class ClusterService:
         return ClusterStanding(
             self.cluster.node_name,
             self.cluster.statistics(),
-            rivals=self._rivals if self._rivals_due else None,
+            rivals=self._rivals.found,
             refused=self._refused,
             pods_refused={f"{pod.ref.namespace}/{pod.ref.name}": why.message for pod, why in refused},
             idle_seconds=time.monotonic() - self._turned_at,
+            failures=self.failures,
         )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Takes part in the cluster until the context ends."""
-        loop = asyncio.get_running_loop()
-
-        def on_change() -> None:
-            loop.call_soon_threadsafe(self._changed.set)
-
-        self.cluster.start(on_change)
-        task = asyncio.create_task(self._run())
-        task.add_done_callback(_complain)
+        self._loop = asyncio.get_running_loop()
+        self.cluster.start(self._wake)
+        task = asyncio.create_task(self._keep_turning())
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await asyncio.to_thread(self.cluster.close)
+
+    def _wake(self) -> None:
+        """For any thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, before an answer that took its time
+                self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def _keep_turning(self) -> None:
+        """A defect, or an object that nobody thought of, ends one turn: the next comes, later and later, and says so."""
+        in_a_row = 0
+        while True:
+            began = time.monotonic()
+            turning = asyncio.create_task(self._run())
+            try:
+                await asyncio.wait({turning})
+            finally:
+                turning.cancel()
+                await asyncio.gather(turning, return_exceptions=True)
+            first, longest = PAUSE_SECONDS
+            in_a_row = 0 if time.monotonic() - began >= longest else in_a_row
+            pause = min(longest, first * 2.0**in_a_row)
+            in_a_row = min(in_a_row + 1, DOUBLINGS)
+            self.failures += 1
+            words = "a turn in the cluster has failed, the next is in %.0f s; what is placed goes on"
+            log.error(words, pause, exc_info=turning.exception())
+            await asyncio.sleep(pause)
 
     async def _run(self) -> None:
         generation = -1
@@ -118,11 +142,11 @@ class ClusterService:
             snapshot = self._shown.latest()
             generation = snapshot.generation
             if self.cluster.synced and snapshot.ready:
-                await self._turn(snapshot)
+                self._turn(snapshot, time.monotonic())
             self._turned_at = time.monotonic()
 
     async def _something(self, generation: int) -> None:
-        """Wait until pods, spec or node are otherwise, for a second at most."""
+        """Wait until pods, spec, node or what was read are otherwise, for a second at most."""
         waits = (self._changed.wait(), self._shown.newer(generation, TICK_SECONDS))
         tasks = [asyncio.ensure_future(wait) for wait in waits]
         try:
@@ -133,37 +157,27 @@ class ClusterService:
             await asyncio.gather(*tasks, return_exceptions=True)
         self._changed.clear()
 
-    async def _turn(self, snapshot: NodeSnapshot) -> None:
-        now = time.monotonic()
-        await self._look_for_rivals(now)
-        self._take_spec()
+    def _turn(self, snapshot: NodeSnapshot, now: float) -> None:
+        """`now` in CLOCK_MONOTONIC seconds."""
+        self._rivals.refresh(now)
+        rivals = self._rivals.found
+        if rivals is None:
+            return  # nothing is begun that might be another manager's
+        self._take_spec(rivals)
         pods = self.cluster.pods()
-        await self._declarations.refresh(pods, now)
-        self._ask(pods, snapshot)
-        self._tell_services(pods, snapshot, now)
-        self._tell_pods(snapshot)
-        self._tell_node(snapshot, now)
+        looks = self._services.refresh(pods, now)
+        asked = self._ask(pods, snapshot, now)
+        found = answers(snapshot, asked)
+        coming = _coming(pods, found) if now - self._asked_at < ANSWER_SECONDS else frozenset()
+        self._statuses.tell(pods, found, self._services.unread | coming, looks, snapshot)
+        self._events.tell(pods, found, asked, snapshot)
+        self._record.tell(snapshot, rivals, self._refused, now)
 
-    # -- from the cluster --------------------------------------------------------------------------------------------
-
-    async def _look_for_rivals(self, now: float) -> None:
-        if now < self._rivals_due:
-            return
-        self._rivals_due = now + RIVALS_SECONDS
-        objects = self.cluster.objects
-        try:
-            node = await asyncio.to_thread(objects.node)
-            slices = await asyncio.to_thread(objects.resource_slices)
-        except AimdError as error:
-            log.warning("whether another manager of partitions is on the node cannot be read: %s", error)
-            return
-        self._rivals = rivals(node, slices)
-
-    def _take_spec(self) -> None:
+    def _take_spec(self, rivals: tuple[str, ...]) -> None:
         item = self.cluster.node_partitions() or {}
         spec = node_spec(item.get("spec"))
         self._mistakes = spec.mistakes
-        event = self._effective.in_cluster(spec, self._rivals) if not spec.mistakes else None
+        event = self._effective.in_cluster(spec, rivals) if not spec.mistakes else None
         if event is not None:
             self._problems = tuple(self._reconfigure(event))
 
@@ -171,130 +185,20 @@ class ClusterService:
     def _refused(self) -> str | None:
         return "; ".join(self._mistakes or self._problems) or None
 
-    def _ask(self, pods: tuple[Pod, ...], snapshot: NodeSnapshot) -> None:
-        unknown = self._declarations.unknown(pods)
-        asked = requests_of(pods, self._declarations.known, _finding(snapshot), snapshot.claims, unknown)
+    def _ask(self, pods: tuple[Pod, ...], snapshot: NodeSnapshot, now: float) -> Asked:
+        services = self._services
+        asked = requests_of(pods, services.declared, _finding(snapshot), snapshot.claims, services.unread)
         if self._asked is None or asked.requests != self._asked.requests:
             self._post(fx.PodsSeen(asked.requests))
+            self._asked_at = now
         self._asked = asked
-
-    # -- to the cluster ----------------------------------------------------------------------------------------------
-
-    def _tell_services(self, pods: tuple[Pod, ...], snapshot: NodeSnapshot, now: float) -> None:
-        """Services whose pods or answers have changed, and those that had their turn long ago."""
-        found = self._answers(snapshot)
-        by_service: dict[ServiceKey, list[Answer]] = {}
-        own: dict[ServiceKey, list[Pod]] = {}
-        for pod in sorted(pods, key=lambda pod: pod.ref):
-            if (key := service_key(pod)) is None:
-                continue
-            own.setdefault(key, []).append(pod)
-            if pod.ref in found:
-                by_service.setdefault(key, []).append(found[pod.ref])
-        if self._left is None:
-            self._left = _services_of(snapshot)
-        for key in {*by_service, *self._told, *self._left}:
-            said, here = tuple(by_service.get(key, ())), own.get(key, [])
-            before = self._told.get(key)
-            if before is not None and before[:2] == (said, here) and now < before[2]:
-                continue
-            if self.cluster.write(f"service {key[0]}/{key[1]}", self._service_work(key, said)):
-                self._left.discard(key)
-                self._told[key] = (said, here, self._next(now))
-                if not said and not here:
-                    del self._told[key]
-
-    def _answers(self, snapshot: NodeSnapshot) -> dict[PodRef, Answer]:
-        return answers(snapshot, self._asked) if self._asked is not None else {}
-
-    def _service_work(self, key: ServiceKey, said: tuple[Answer, ...]) -> Callable[[Objects], None]:
-        node = self.cluster.node_name
-
-        def work(objects: Objects) -> None:
-            service = objects.service(*key)
-            patch = service_patch(service, node, said, _now()) if service is not None else None
-            if patch is not None:
-                objects.patch_service_status(*key, patch)
-
-        return work
-
-    def _tell_pods(self, snapshot: NodeSnapshot) -> None:
-        """An Event for each pod whose answer is another one."""
-        found = self._answers(snapshot)
-        refused = {pod.ref: mistakes.message for pod, mistakes in (self._asked.refused if self._asked else ())}
-        for ref, answer in found.items():
-            before = self._told_pods.get(ref)
-            if before is not None and (before.place, before.reason) == (answer.place, answer.reason):
-                continue
-            if answer.place is not None:
-                place = answer.place
-                words = f"{place.partition} ({place.compute_mode}/{place.memory_mode}), {place.allocated_gb:g} GB"
-                self.cluster.tell(ref, "PartitionAssigned", words)
-            elif answer.reason != "Pending":
-                self.cluster.tell(ref, answer.reason or "Pending", answer.message or "", warning=True)
-            if ref in refused and answer.place is not None:
-                self.cluster.tell(ref, "InvalidGpuSharing", refused[ref], warning=True)
-        self._told_pods = found
-
-    def _tell_node(self, snapshot: NodeSnapshot, now: float) -> None:
-        there = (self.cluster.node_partitions() or {}).get("metadata") or {}
-        which = (there.get("uid"), there.get("generation"))  # one that was deleted is made again at once
-        said = (snapshot.generation, self._refused, self._rivals, which)
-        before, due = self._node_told or ((), now)
-        if before == said and now < due:
-            return
-        if self.cluster.write("node", self._node_work(refresh=now >= due)):
-            self._node_told = (said, self._next(now) if now >= due else due)
-
-    def _next(self, now: float) -> float:
-        return now + self._refresh_seconds * (1 + JITTER * random.random())  # noqa: S311 - spreads writes
-
-    def _node_work(self, *, refresh: bool) -> Callable[[Objects], None]:
-        def work(objects: Objects) -> None:
-            item = objects.node_partitions()
-            if item is None:
-                node = objects.node()
-                if node is None:
-                    return  # the record goes with its Node
-                item = objects.create_node_partitions(_record(self.cluster.node_name, node))
-            current = item.get("status") or {}
-            status = node_status(
-                self._shown.latest(),
-                current,
-                generation=item["metadata"].get("generation"),
-                about=self._about,
-                rivals=self._rivals,
-                refused=self._refused,
-                now=_now(),
-            )
-            if refresh or not same(status, current):
-                gone = dict.fromkeys(key for key in current if key not in status)
-                objects.patch_node_partitions_status({"status": {**gone, **status}})
-                about = ObjectRef(
-                    "aimd.dev/v1alpha1", "NodePartitions", item["metadata"]["name"], item["metadata"]["uid"]
-                )
-                for reason, message, trouble in flips(current, status):
-                    self.cluster.tell(about, reason, message, warning=trouble)
-
-        return work
+        return asked
 
 
-def _record(name: str, node: Object) -> Object:
-    """A new NodePartitions, which goes with its Node."""
-    owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"]["uid"]}
-    metadata = {"name": name, "ownerReferences": [owner]}
-    return {"apiVersion": "aimd.dev/v1alpha1", "kind": "NodePartitions", "metadata": metadata}
-
-
-def _services_of(snapshot: NodeSnapshot) -> set[ServiceKey]:
-    """Services of claims that are still there when the daemon begins, whose pods may be gone."""
-    models = (claim.name.split("/") for claim in snapshot.claims if claim.pods)
-    return {(parts[0], parts[1]) for parts in models if len(parts) == 2}
-
-
-def _complain(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("the part of the daemon that follows the cluster has ended: %s", error, exc_info=error)
+def _coming(pods: Iterable[Pod], found: Mapping[PodRef, Answer]) -> frozenset[ServiceKey]:
+    """Services of pods that the node has not come to yet."""
+    waiting = (pod for pod in pods if pod.ref in found and found[pod.ref].message == NOT_YET)
+    return frozenset(key for pod in waiting if (key := service_key(pod)) is not None)
 
 
 def _finding(snapshot: NodeSnapshot) -> Callable[[str], str]:

@@ -36,6 +36,7 @@ class Pod:
         phase: Pending, Running, Succeeded, Failed or Unknown (core/v1 PodPhase).
         deleting: `metadata.deletionTimestamp` is set: its processes are about to end.
         created: RFC 3339, orders the pods of a model.
+        version: another one with every change of the object, also of what is not kept of it (readiness).
         claimed: it holds a ResourceClaim; if that is one of our driver it is placed by that alone.
     """
 
@@ -46,6 +47,7 @@ class Pod:
     phase: str = "Pending"
     deleting: bool = False
     created: str = ""
+    version: str = ""
     claimed: bool = False
 
     @property

@@ -95,7 +95,10 @@ def test_all_of_it(api, cluster):
     until(cluster.node_partitions, "the own NodePartitions are not told")
     assert cluster.node_partitions()["metadata"]["name"] == "a"
     until(lambda: "status" in api.get(SERVICES, "llama", "default"), "not written")
-    assert cluster.objects.service("default", "llama")["status"] == {"gpuSharing": {}}
+    read = []
+    assert cluster.read("service default/llama", lambda objects: read.append(objects.service("default", "llama")))
+    until(lambda: read, "not read")
+    assert read[0]["status"] == {"gpuSharing": {}}
     cluster.tell(cluster.pods()[0].ref, "Assigned", "gpu0p1")
     cluster.tell(ObjectRef("aimd.dev/v1alpha1", "NodePartitions", "a", "x"), "Boot", "again", warning=True)
     until(lambda: len(api.all(EVENTS)) == 2, "no Events")
@@ -122,7 +125,9 @@ def test_its_threads_end_with_it(cluster):
     before = set(threading.enumerate())
     cluster.start(lambda: None)
     own = set(threading.enumerate()) - before
-    assert {"aimd-watch-pods", "aimd-watch-nodepartitions", "aimd-cluster-writer"} <= {each.name for each in own}
+    assert {"aimd-watch-pods", "aimd-watch-nodepartitions", "aimd-cluster-writes", "aimd-cluster-reads"} <= {
+        each.name for each in own
+    }
     until(lambda: cluster.synced, "never synced")
     cluster.close()
     assert [each.name for each in own if each.name.startswith("aimd-") and each.is_alive()] == []

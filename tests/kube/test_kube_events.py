@@ -9,6 +9,7 @@ from aimd.adapters.kube.writer import Writer
 from aimd.domain.cluster import ObjectRef
 from tests.fakes.kube_api import EVENTS
 from tests.kube.conftest import QUICK
+from tests.systemd.machine import until
 
 POD = ObjectRef("v1", "Pod", "llama-predictor-1", "uid-1", "default")
 OWN = ObjectRef("aimd.dev/v1alpha1", "NodePartitions", "a", "uid-2")
@@ -101,13 +102,29 @@ def test_a_long_message_is_cut_between_characters(api, recorder, writer):
     assert event["note"] == "a" + "ä" * 511
 
 
-def test_an_answer_that_is_lost_makes_no_second_event(api, recorder, writer):
+def test_an_answer_that_is_lost_makes_no_second_event_and_counts_nothing(api, recorder, writer):
+    api.fail("create", EVENTS, delay=2 * QUICK.answer)
+    recorder.tell(POD, "Refused", "no room")
+    until(lambda: len(api.asked("create", EVENTS)) > 1, "not tried again")
+    until(lambda: len(api.all(EVENTS)) == 1, "not made")
+    assert writer.wait_until_idle(5)
+    assert "series" not in api.all(EVENTS)[0]
+    assert api.asked("patch", EVENTS) == []
+
+
+def test_what_an_earlier_process_has_told_is_counted(api, connect, recorder, writer, clock):
+    """So a pod has one Event of a refusal, however often the daemon is started."""
     recorder.tell(POD, "Refused", "no room")
     assert writer.wait_until_idle(5)
-    api.fail("create", EVENTS, code=409)
-    recorder.tell(POD, "Other", "x")
+    clock.now += 30
+    again = EventRecorder(ApiObjects(connect(), "a"), writer, "a", wall=clock)
+    again.tell(POD, "Refused", "no room")
     assert writer.wait_until_idle(5)
-    assert writer.statistics().retries == {}
+    (event,) = api.all(EVENTS)
+    assert event["series"] == {"count": 2, "lastObservedTime": "2027-01-15T08:00:30.000000Z"}
+    again.tell(POD, "Refused", "no room")
+    assert writer.wait_until_idle(5)
+    assert len(api.all(EVENTS)) == 1
 
 
 def test_an_event_that_has_expired_is_made_anew(api, recorder, writer, clock):

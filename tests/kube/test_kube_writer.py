@@ -219,7 +219,7 @@ def test_a_writer_that_dies_says_so(write, caplog):
     writer = write()
     writer.submit("defect", lambda _: 1 // 0)
     until(lambda: "restart aimd" in (writer.statistics().problem or ""), "nobody is told")
-    assert "the thread that writes to the cluster has ended" in caplog.text
+    assert "the thread of writes in the cluster has ended" in caplog.text
 
 
 def test_one_key_that_is_denied_holds_up_no_other(write):

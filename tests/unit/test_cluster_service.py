@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
+from collections.abc import Callable
+from dataclasses import replace
 
-from aimd.daemon.cluster import ClusterService
-from aimd.daemon.effective import Effective
-from aimd.daemon.published import Published
-from aimd.domain.pod import Pod, PodRef
-from aimd.errors import UnreachableError
+import pytest
+
+from aimd.errors import DeniedError, UnreachableError
 from aimd.planning import effects as fx
 from tests.fakes.claims import spec
-from tests.fakes.cluster import FakeCluster
-from tests.unit.planning.desk import Desk, desk
-from tests.unit.test_effective import FILE
-
-ON = {"aimd.dev/gpu-sharing": "enabled", "aimd.dev/memory-limit-gb": "8"}
-SERVICE = {"serving.kserve.io/inferenceservice": "llama"}
-KEY = ("default", "llama")
-POD = Pod(PodRef("default", "llama-1", "u1"), SERVICE, ON)
-
-
-class Turning:
-    """A desk's node in a cluster of its own; a turn is taken when it is asked for."""
-
-    def __init__(self, made: Desk, cluster: FakeCluster | None = None) -> None:
-        self.made = made
-        self.cluster = cluster or FakeCluster()
-        self.posted: list[fx.Event] = []
-        self.problems: list[str] = []
-        shown = Published(made.snapshot, lambda snapshot: snapshot.generation)
-        self.service = ClusterService(
-            self.cluster,  # type: ignore[arg-type]
-            shown,
-            self.posted.append,
-            Effective(FILE),
-            lambda _event: self.problems,
-            {},
-            600.0,
-        )
-
-    def turn(self) -> None:
-        asyncio.run(self.service._turn(self.made.snapshot))
-        while self.posted:
-            self.made.tell(self.posted.pop(0))
-            self.made.run()
-
-    def ready(self) -> dict[str, Any]:
-        assert self.cluster.objects.record is not None
-        conditions = self.cluster.objects.record["status"]["conditions"]
-        return next(each for each in conditions if each["type"] == "PartitioningReady")
+from tests.fakes.cluster_turns import KEY, ON, POD, Turning, pod
+from tests.unit.planning.desk import desk
 
 
 def test_what_was_told_is_not_told_again() -> None:
@@ -64,6 +27,31 @@ def test_what_was_told_is_not_told_again() -> None:
     turning.turn()
     assert len(turning.cluster.written) == written
     assert turning.cluster.told.count((POD.ref, "PartitionAssigned")) == 1
+
+
+def test_a_restart_tells_no_pod_again_what_it_was_told() -> None:
+    """But what is otherwise since."""
+    first = Turning(desk("CPX/NPS1"))
+    big = replace(pod(2), annotations=ON | {"aimd.dev/memory-limit-gb": "900"})
+    first.cluster.the_pods = (POD, big)
+    first.turn()
+    assert [reason for _, reason in first.cluster.told] == ["PartitionAssigned", "MemoryTooLarge"]
+    again = Turning(first.made)
+    again.cluster.the_pods = (POD, big)
+    again.turn()
+    assert again.cluster.told == []
+    again.cluster.the_pods = (POD, big, pod(3))
+    again.turn()
+    assert again.cluster.told == [(pod(3).ref, "PartitionAssigned")]
+
+
+def test_a_mistake_is_told_once_while_other_pods_come_and_go() -> None:
+    turning = Turning(desk("CPX/NPS1"))
+    wrong = replace(POD, annotations=ON | {"aimd.dev/compute-mode": "XXX"})
+    for pods in ((wrong,), (wrong, pod(2)), (wrong,), (wrong, pod(2, version="2"), pod(3))):
+        turning.cluster.the_pods = pods
+        turning.turn()
+    assert turning.cluster.told.count((wrong.ref, "InvalidGpuSharing")) == 1
 
 
 def test_a_write_that_is_not_accepted_is_tried_again() -> None:
@@ -139,10 +127,99 @@ def test_pods_of_a_service_that_cannot_be_read_keep_their_place() -> None:
     again = Turning(first.made)
     again.cluster.the_pods = (POD,)
 
-    def unreachable(*_key: str) -> None:
-        raise UnreachableError("the API server does not answer")
-
-    again.cluster.objects.service = unreachable  # type: ignore[method-assign,assignment]
+    again.cluster.objects.failing["service"] = UnreachableError("the API server does not answer")
     again.cluster.full = {"service default/llama"}
     again.turn()
     assert again.made.ledger.claims["default/llama"].assignments
+
+
+def test_nothing_is_begun_before_other_managers_were_looked_for() -> None:
+    turning = Turning(desk("CPX/NPS1"))
+    turning.cluster.the_pods = (POD,)
+    turning.cluster.objects.failing["resource_slices"] = UnreachableError("the API server does not answer")
+    turning.turn()
+    assert "default/llama" not in turning.made.ledger.claims
+    assert turning.cluster.written == []
+    turning.cluster.objects.failing.clear()
+    turning.cluster.retry()
+    turning.turn()
+    assert turning.made.ledger.claims["default/llama"].assignments
+
+
+def test_who_may_not_look_for_other_managers_goes_on() -> None:
+    turning = Turning(desk("CPX/NPS1"))
+    turning.cluster.the_pods = (POD,)
+    turning.cluster.objects.failing["resource_slices"] = DeniedError("not yours")
+    turning.turn()
+    assert turning.made.ledger.claims["default/llama"].assignments
+
+
+def test_other_managers_are_looked_for_every_minute() -> None:
+    turning = Turning(desk("CPX/NPS1"))
+    for _ in range(121):
+        turning.turn(1)
+    assert turning.cluster.objects.asked.count("resource_slices") == 3
+
+
+def test_a_node_that_only_looks_at_itself_writes_nothing() -> None:
+    """Every poll publishes the node anew."""
+    turning = Turning(desk("CPX/NPS1"))
+    turning.turn()
+    written = len(turning.cluster.written)
+    for _ in range(100):
+        turning.made.tell(fx.PollDue())
+        turning.made.run()
+        turning.turn(5)
+    assert len(turning.cluster.written) == written
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    while not reached():  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+
+
+def test_a_turn_that_fails_is_not_the_last_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    turning = Turning(desk("CPX/NPS1"))
+    turning.turn()
+
+    class Odd:
+        """No pod that anybody thought of."""
+
+    turning.cluster.the_pods = (Odd(),)
+
+    async def run() -> None:
+        async with turning.service.running():
+            await until(lambda: turning.service.failures == 1)
+            turning.cluster.the_pods = (POD,)
+            await until(lambda: bool(turning.posted))
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    (record,) = caplog.records
+    assert "a turn in the cluster has failed, the next is in 1 s" in record.message
+    assert record.exc_info is not None
+    assert turning.service.failures == 1
+
+
+def test_it_ends_in_the_pause_after_a_turn_that_has_failed() -> None:
+    turning = Turning(desk("CPX/NPS1"))
+    turning.turn()
+    turning.cluster.the_pods = (object(),)
+
+    async def run() -> float:
+        async with turning.service.running():
+            await until(lambda: turning.service.failures == 1)
+            ended = time.monotonic()
+        return time.monotonic() - ended
+
+    assert asyncio.run(asyncio.wait_for(run(), 10)) < 0.5
+
+
+def test_what_is_read_wakes_the_next_turn_also_when_nobody_is_there_any_more() -> None:
+    turning = Turning(desk("CPX/NPS1"))
+
+    async def run() -> None:
+        async with turning.service.running():
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    turning.service._wake()

@@ -1,4 +1,4 @@
-"""ports_cluster.Cluster: two watches, one writer and the Events of a node, put together."""
+"""ports_cluster.Cluster: two watches, works that write and read, and the Events of a node, put together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from aimd.adapters.kube.reflector import Reflector
 from aimd.adapters.kube.writer import Work, Writer
 from aimd.domain.cluster import KubeStatistics, ObjectRef
 from aimd.domain.pod import Pod, PodRef
-from aimd.ports_cluster import Objects
 
 Object = Mapping[str, Any]
 
@@ -59,14 +58,11 @@ class KubeCluster:
             self._connection, resources.node_partitions(), by_name, _as_it_is, patience
         )
         self._writer = Writer(self._objects, self._connection, patience)
+        self._reader = Writer(self._objects, self._connection, patience, kind="read")
         self._events = EventRecorder(self._objects, self._writer, node_name)
         self.devices = (
             KubeDevices(self._connection, self._writer.submit, node_name, driver, patience) if driver else None
         )
-
-    @property
-    def objects(self) -> Objects:
-        return self._objects
 
     @property
     def synced(self) -> bool:
@@ -78,6 +74,7 @@ class KubeCluster:
         self._writer.start()
         if self.devices is not None:
             self.devices.start(on_change)
+        self._reader.start()
 
     def pods(self) -> tuple[Pod, ...]:
         return self._pods.things()
@@ -87,6 +84,9 @@ class KubeCluster:
 
     def write(self, key: str, work: Work) -> bool:
         return self._writer.submit(key, work)
+
+    def read(self, key: str, work: Work) -> bool:
+        return self._reader.submit(key, work)
 
     def tell(self, about: PodRef | ObjectRef, reason: str, message: str, *, warning: bool = False) -> None:
         if isinstance(about, PodRef):
@@ -102,12 +102,14 @@ class KubeCluster:
             self._connection.counts.durations(),
             self._connection.counts.reloads(),
             self._connection.server,
+            self._reader.statistics(),
         )
 
     def close(self) -> None:
         if self.devices is not None:
             self.devices.close()
         self._writer.close()
+        self._reader.close()
         self._pods.close()
         self._partitions.close()
         self._connection.close()

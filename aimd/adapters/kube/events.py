@@ -1,13 +1,14 @@
 """Events (events.k8s.io/v1) about objects of the cluster, which `kubectl describe` shows.
 
-What is told again is counted in the series of the Event that is there. They are sent by the writer and may be lost.
+What is told again is counted in the series of the Event that is there, also when an earlier process has made it: what
+is told names it. They are sent by the writer and may be lost.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
@@ -22,7 +23,7 @@ CONTROLLER = "aimd.dev/aimd"
 ACTION = "Assigning"
 CLUSTER_NAMESPACE = "default"  # where Events about objects without a namespace belong
 _LONGEST_NOTE = 1024  # characters (validation of events.k8s.io/v1); this many bytes here, to be on the safe side
-_LONGEST_NAME = 220  # of 253; time and checksum follow
+_LONGEST_NAME = 230  # of 253; a checksum follows
 
 
 class EventRecorder:
@@ -61,18 +62,21 @@ class EventRecorder:
     def _send(self, story: Story) -> None:
         """What is there of the Event becomes what it is by now, whatever has been sent before."""
         with self._lock:
-            sent, item = story.sent, _event(story, self._node_name)
+            sent, tried, item = story.sent, story.tried, _event(story, self._node_name)
+            story.tried = True
         namespace, name = item["metadata"]["namespace"], item["metadata"]["name"]
         try:
             if sent:
                 self._objects.patch_event(namespace, name, {"series": item["series"]})
                 return
-            self._objects.create_event(namespace, item)
-        except ConflictError:  # an answer was lost and it is there
-            pass
+            try:
+                self._objects.create_event(namespace, item)
+            except ConflictError:
+                if not tried:  # an earlier process has told it; else an answer was lost
+                    self._objects.patch_event(namespace, name, {"series": item.get("series") or _series(story, 2)})
         except NotFoundError:  # it has expired, or its namespace is gone
             with self._lock:
-                story.sent = False
+                story.sent = story.tried = False
             raise
         with self._lock:
             story.sent = True
@@ -100,14 +104,18 @@ def _event(story: Story, node_name: str) -> dict[str, Any]:
         },
     }
     if story.count > 1:
-        item["series"] = {"count": story.count, "lastObservedTime": _time(story.last)}
+        item["series"] = _series(story, story.count)
     return item
 
 
+def _series(story: Story, count: int) -> dict[str, Any]:
+    return {"count": count, "lastObservedTime": _time(story.last)}
+
+
 def _name(story: Story) -> str:
-    """Of the object, the time and what is told, so that it is the same at each attempt and no other's."""
-    told = zlib.crc32(f"{story.about.uid} {story.reason} {story.message}".encode())
-    return f"{story.about.name[:_LONGEST_NAME].rstrip('.-')}.{int(story.first * 1e6):x}{told:08x}"
+    """Of the object and what is told: the same at each attempt and in each process, and no other's."""
+    told = hashlib.blake2b(f"{story.about.uid} {story.reason} {story.message}".encode(), digest_size=8)
+    return f"{story.about.name[:_LONGEST_NAME].rstrip('.-')}.{told.hexdigest()}"
 
 
 def _time(seconds: float) -> str:

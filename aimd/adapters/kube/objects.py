@@ -26,6 +26,9 @@ class ApiObjects:
     def patch_service_status(self, namespace: str, name: str, patch: Object) -> Object:
         return self._patch(resources.service(namespace, name, "status"), patch)
 
+    def pod(self, namespace: str, name: str) -> Object | None:
+        return self._find(resources.pods(namespace, name))
+
     def node_partitions(self) -> Object | None:
         return self._find(resources.node_partitions(self._node_name))
 

@@ -23,4 +23,5 @@ def pod(item: Mapping[str, Any]) -> Pod:
         deleting=bool(metadata.get("deletionTimestamp")),
         claimed=bool(spec.get("resourceClaims")),
         created=metadata.get("creationTimestamp") or "",
+        version=metadata.get("resourceVersion") or "",
     )

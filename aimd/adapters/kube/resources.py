@@ -33,8 +33,8 @@ class Target:
         return f"{self.plural}/{self.subresource}" if self.subresource else self.plural
 
 
-def pods() -> Target:
-    return Target("api/v1", "pods")
+def pods(namespace: str = "", name: str = "") -> Target:
+    return Target("api/v1", "pods", name, namespace)
 
 
 def node(name: str) -> Target:

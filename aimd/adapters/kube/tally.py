@@ -19,6 +19,7 @@ class Story:
 
     Attributes:
         first, last: seconds since the epoch.
+        tried: it was sent; whether it arrived may be unknown.
         sent: the API server has it.
     """
 
@@ -29,6 +30,7 @@ class Story:
     first: float
     last: float
     count: int = 1
+    tried: bool = False
     sent: bool = False
 
 

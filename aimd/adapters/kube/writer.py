@@ -1,4 +1,4 @@
-"""Writes to the API server, one after the other in a thread of its own, so that the daemon never waits for them.
+"""Requests to the API server, one after the other in a thread of their own, so that the daemon never waits for them.
 
 A queue of keys: the newest work of a key is the one that is done. What fails is tried again as `writing` decides.
 """
@@ -17,7 +17,7 @@ from aimd.adapters.kube.counting import WriteCounts
 from aimd.adapters.kube.patience import Patience
 from aimd.adapters.kube.writing import verdict
 from aimd.domain.cluster import WriteStatistics
-from aimd.errors import AimdError, ConfigError, ConflictError, UnreachableError
+from aimd.errors import AimdError, ConfigError, ConflictError, InvalidInputError, UnreachableError
 from aimd.ports_cluster import Objects
 
 log = logging.getLogger("aimd.kube")
@@ -44,6 +44,7 @@ class Writer:
     """The queue and its thread.
 
     Args:
+        kind: `write` or `read`, for names and messages.
         connection: only to read its credentials again.
         clock: monotonic seconds; `wall`: since the epoch; `chance`: a random number in [0, 1).
     """
@@ -57,7 +58,9 @@ class Writer:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
+        kind: str = "write",
     ) -> None:
+        self._kind = kind
         self._objects = objects
         self._connection = connection
         self._patience = patience or Patience()
@@ -71,7 +74,7 @@ class Writer:
         self._counts = WriteCounts()
         self._pause_seconds = 0.0
         self._problem: str | None = None
-        self._thread = threading.Thread(target=self._run, name="aimd-cluster-writer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"aimd-cluster-{kind}s", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -123,7 +126,7 @@ class Writer:
             self._work()
         finally:
             if not self._stopping:  # a defect; Python tells which
-                self._problem = "the thread that writes to the cluster has ended: restart aimd"
+                self._problem = f"the thread of {self._kind}s in the cluster has ended: restart aimd"
                 log.critical(self._problem)
 
     def _work(self) -> None:
@@ -135,7 +138,7 @@ class Writer:
             except AimdError as caught:
                 error = caught
             except (LookupError, TypeError, ValueError, AttributeError) as caught:  # an object is not as agreed
-                log.exception("the write of %s is given up", key)
+                log.exception("the %s of %s is given up", self._kind, key)
                 error = UnreachableError(f"{key}: {caught!r}", code=_STUMBLED)
             if error is None:
                 self._succeeded(key, waiting)
@@ -184,8 +187,10 @@ class Writer:
                 self._not_before = due
                 self._pause_seconds += decided.seconds
             self._retry_or_drop(key, waiting, due, error.code, again=decided.again)
-        if told is None and not isinstance(error, ConflictError):
-            log.warning("a write has failed: %s", error)
+        if isinstance(error, InvalidInputError):
+            log.warning("the %s of %s is given up: %s", self._kind, key, error)
+        elif told is None and not isinstance(error, ConflictError):
+            log.warning("a %s has failed: %s", self._kind, error)
 
     def _retry_or_drop(self, key: str, waiting: _Waiting, due: float, reason: str, *, again: bool) -> None:
         newer = self._queue.get(key)  # came while this one was tried, and takes over

@@ -13,6 +13,7 @@ from aimd.domain.pod import PodRef
 from aimd.planning.sharing.requests import Asked
 
 INVALID = "InvalidGpuSharing"
+NOT_YET = "the node has not come to it yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,12 @@ def _answer(
 ) -> Answer:
     pod = request.pod
     if claim is None:
-        return Answer(pod, None, "Pending", "the node has not come to it yet")
+        return Answer(pod, None, "Pending", NOT_YET)
     number = claim.replica_of(pod.uid)
     if number is None:
         if not claim.pods:
             return Answer(pod, None, "NameTaken", f"the node has a claim {claim.name} that no pod has made")
-        return Answer(pod, None, "Pending", "the node has not come to it yet")
+        return Answer(pod, None, "Pending", NOT_YET)
     assignment = next((one for one in claim.assignments if one.replica == number), None)
     if assignment is None or claim.state is ClaimState.SWITCHING:
         reason = claim.reason.value if claim.reason is not None else claim.state.value

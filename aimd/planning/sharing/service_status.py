@@ -1,13 +1,14 @@
 """What an InferenceService's status says of the partitions of its pods.
 
 Pods of one service may be on several nodes, and every node writes the same object. Each changes only the entries of its
-own pods in `gpuSharing.assignments`; the summary (partitionInfo, the annotation, the condition) is a function of all the
-entries, so whichever node writes last has written the same. The patch names the resourceVersion that it was made for.
+own pods in `gpuSharing.assignments`, and removes those of pods that are no more where nobody else is left to do it. The
+summary (partitionInfo, the annotation, the condition) is a function of all the entries, so whichever node writes last
+has written the same. The patch names the resourceVersion that it was made for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from aimd.planning.sharing.answers import Answer
@@ -19,19 +20,22 @@ Object = Mapping[str, Any]
 _WHOSE = ("pod", "node")
 
 
-def service_patch(service: Object, node: str, answers: Iterable[Answer], now: str) -> dict[str, Any] | None:
+def service_patch(
+    service: Object, node: str, answers: Iterable[Answer], now: str, gone: Collection[str] = ()
+) -> dict[str, Any] | None:
     """A JSON merge patch (RFC 7386) for the service's /status, None if it says all of it already.
 
     Args:
         service: the object as the API server has it.
         node: this node; entries of its pods that are not among `answers` are removed.
         now: RFC 3339, for a condition that flips.
+        gone: UIDs of pods that are no more, whichever node they were on.
     """
     status = service.get("status") or {}
     told: Object = (status.get(FIELD) or {}).get("assignments") or {}
     own = {answer.pod.uid: answer.told(node) for answer in answers}
-    gone = [uid for uid, entry in told.items() if entry.get("node") == node and uid not in own]
-    entries = {**{uid: entry for uid, entry in told.items() if uid not in gone}, **own}
+    stay = {uid: entry for uid, entry in told.items() if entry.get("node") != node and uid not in gone}
+    entries = {**stay, **own}
     if not entries and not told:
         return None
     wanted = {
@@ -46,16 +50,23 @@ def service_patch(service: Object, node: str, answers: Iterable[Answer], now: st
     return {"metadata": {"resourceVersion": version}, "status": changed}
 
 
-def without(service: Object, uids: Iterable[str], now: str) -> dict[str, Any] | None:
-    """The patch that removes the entries of pods that are no more, whichever node they were on."""
+def others(service: Object, node: str) -> tuple[dict[str, str], ...]:
+    """What other nodes have said, in the order in which this node asks whether it still holds: pods by UID, per node.
+
+    The next node by name comes first, and after the last one the first: so each is looked at by the one before it, and
+    by one more if that has gone, too. All nodes together ask for each pod once.
+    """
     told: Object = ((service.get("status") or {}).get(FIELD) or {}).get("assignments") or {}
-    gone = {uid for uid in uids if uid in told}
-    if not gone:
-        return None
-    # seen from a node of its own that has none of the others' pods: theirs stay, the gone ones are its
-    marked = {uid: ({**entry, "node": ""} if uid in gone else entry) for uid, entry in told.items()}
-    status = {**service["status"], FIELD: {**service["status"][FIELD], "assignments": marked}}
-    return service_patch({**service, "status": status}, "", (), now)
+    pods: dict[str, dict[str, str]] = {}
+    for uid, entry in told.items():
+        if entry.get("node") and entry["node"] != node and entry.get("pod"):
+            pods.setdefault(entry["node"], {})[uid] = entry["pod"]
+    return tuple(pods[name] for name in sorted(pods, key=lambda name: (name < node, name)))
+
+
+def is_gone(pod: Object | None, uid: str) -> bool:
+    """Whether a pod that was looked for by its name is not there any more, or another of that name is."""
+    return pod is None or pod["metadata"]["uid"] != uid
 
 
 def _sharing(current: Object, entries: Object, told: Object) -> dict[str, Any] | None:

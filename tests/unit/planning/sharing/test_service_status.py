@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aimd.domain.pod import PodRef
 from aimd.planning.sharing.answers import Answer, Place
-from aimd.planning.sharing.service_status import service_patch, without
+from aimd.planning.sharing.service_status import is_gone, others, service_patch
 from tests.fakes.kube_api import merged
 
 T1, T2, T3 = "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", "2026-01-01T00:02:00Z"
@@ -182,10 +182,33 @@ def test_entries_of_pods_that_are_no_more_are_removed_wherever_they_were() -> No
     api = Api()
     api.tell("node-a", placed("u1"))
     api.tell("node-b", placed("u2"))
-    assert without(api.object, ["u9"], T2) is None
-    api.write(without(api.object, ["u1"], T2))
+    assert service_patch(api.object, "node-b", [placed("u2")], T2, ["u9"]) is None
+    api.write(service_patch(api.object, "node-b", [placed("u2")], T2, ["u1"]))
     assert set(api.sharing["assignments"]) == {"u2"}
-    assert api.sharing["node"] == "node-b"
+    assert (api.sharing["node"], api.sharing["partitionInfo"]["podUID"]) == ("node-b", "u2")
+    assert api.object["status"]["annotations"] == {"aimd.dev/partition": "node-b/gpu0/3"}
+    assert api.condition["message"] == "1 pod on node-b/gpu0/3"
+
+
+def test_a_waiting_pod_that_is_no_more_keeps_the_condition_false_no_longer() -> None:
+    api = Api()
+    api.tell("node-a", waiting("u1"))
+    api.tell("node-b", placed("u2"))
+    assert api.condition["status"] == "False"
+    api.write(service_patch(api.object, "node-b", [placed("u2")], T2, ["u1"]))
+    assert (api.condition["status"], api.condition["lastTransitionTime"]) == ("True", T2)
+
+
+def test_a_pod_is_gone_when_another_has_its_name() -> None:
+    assert is_gone(None, "u1")
+    assert is_gone({"metadata": {"uid": "u2"}}, "u1")
+    assert not is_gone({"metadata": {"uid": "u1"}}, "u1")
+
+
+def test_what_is_no_entry_is_not_asked_after() -> None:
+    entries = {"u1": {"node": "node-b"}, "u2": {"pod": "x"}, "u3": {"node": "node-a", "pod": "own"}}
+    assert others({"status": {"gpuSharing": {"assignments": entries}}}, "node-a") == ()
+    assert others({}, "node-a") == ()
 
 
 def test_what_kserve_drops_of_a_condition_is_no_news() -> None:
@@ -242,3 +265,24 @@ def test_nodes_that_write_in_any_order_end_with_what_each_said_last(told: list[t
     places = {uid for uid, entry in entries.items() if "partitionId" in entry}
     summarised = ((api.sharing or {}).get("partitionInfo") or {}).get("podUID")
     assert (summarised in places) if places else summarised is None
+
+
+@given(st.sets(st.sampled_from("abcdefgh"), min_size=1), st.sets(st.sampled_from("abcdefgh")), st.integers(1, 3))
+def test_nodes_that_are_there_find_all_that_is_gone_and_ask_for_each_pod_once(
+    nodes: set[str], away: set[str], pods: int
+) -> None:
+    api = Api()
+    for node in sorted(nodes):
+        api.tell(node, *(placed(f"{node}{number}") for number in range(pods)))
+    asked: list[str] = []
+    found: set[str] = set()
+    for node in sorted(nodes - away):
+        for group in others(api.object, node):
+            asked += group
+            gone = {uid for uid, name in group.items() if name[6] in away}
+            found |= gone
+            if len(gone) < len(group):
+                break
+    expected = {uid for uid in api.sharing["assignments"] if uid[0] in away}
+    assert found == (expected if nodes - away else set())
+    assert len(asked) == len(set(asked))

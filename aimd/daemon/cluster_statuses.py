@@ -1,0 +1,94 @@
+"""InferenceServices are told what their pods here have got: when that changes, and when one is seen that says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from aimd.daemon.cluster_services import Look
+from aimd.domain.node import NodeSnapshot
+from aimd.domain.pod import Pod, PodRef
+from aimd.planning.sharing.answers import Answer
+from aimd.planning.sharing.requests import ServiceKey, service_key
+from aimd.planning.sharing.service_status import service_patch
+from aimd.ports_cluster import Cluster, Object, Objects
+
+Said = tuple[Answer, ...]
+
+
+class ServiceStatuses:
+    """What every service was told last.
+
+    Args:
+        now: RFC 3339.
+    """
+
+    def __init__(self, cluster: Cluster, now: Callable[[], str]) -> None:
+        self._cluster = cluster
+        self._now = now
+        self._told: dict[ServiceKey, Said] = {}
+        self._gone: dict[ServiceKey, frozenset[str]] = {}  # as of the last check
+        self._owed: set[ServiceKey] | None = None  # to be written in any case; None before the first turn
+
+    def tell(
+        self,
+        pods: Iterable[Pod],
+        found: Mapping[PodRef, Answer],
+        unread: AbstractSet[ServiceKey],
+        looks: Iterable[Look],
+        snapshot: NodeSnapshot,
+    ) -> None:
+        """Have written what is to be said anew.
+
+        Args:
+            found: what is answered to pods.
+            unread: services of which it is not known yet what is to be answered to all of their pods.
+            looks: services as they were seen since the last time.
+        """
+        said = _by_service(pods, found)
+        if self._owed is None:
+            self._owed = _services_of(snapshot)  # their pods may have gone before the start
+        self._owed |= {look.key for look in looks if self._differs(look, said.get(look.key, ()))}
+        for key in {*said, *self._told, *self._owed} - unread:
+            here = said.get(key, ())
+            if key not in self._owed and self._told.get(key, ()) == here:
+                continue
+            if self._cluster.write(f"service {key[0]}/{key[1]}", self._work(key, here)):
+                self._owed.discard(key)
+                self._told[key] = here
+                if key not in said:
+                    del self._told[key]
+                    self._gone.pop(key, None)
+
+    def _differs(self, look: Look, said: Said) -> bool:
+        if look.gone is not None:
+            self._gone[look.key] = look.gone
+        return look.service is not None and self._patch(look.key, look.service, said) is not None
+
+    def _work(self, key: ServiceKey, said: Said) -> Callable[[Objects], None]:
+        def work(objects: Objects) -> None:
+            service = objects.service(*key)
+            patch = self._patch(key, service, said) if service is not None else None
+            if patch is not None:
+                objects.patch_service_status(*key, patch)
+
+        return work
+
+    def _patch(self, key: ServiceKey, service: Object, said: Said) -> dict[str, Any] | None:
+        return service_patch(service, self._cluster.node_name, said, self._now(), self._gone.get(key, frozenset()))
+
+
+def _by_service(pods: Iterable[Pod], found: Mapping[PodRef, Answer]) -> dict[ServiceKey, Said]:
+    """Of all services that have a pod here."""
+    said: dict[ServiceKey, Said] = {}
+    for pod in sorted(pods, key=lambda pod: pod.ref):
+        if (key := service_key(pod)) is not None:
+            said[key] = (*said.get(key, ()), *((found[pod.ref],) if pod.ref in found else ()))
+    return said
+
+
+def _services_of(snapshot: NodeSnapshot) -> set[ServiceKey]:
+    """Services of claims that pods have made."""
+    models = (claim.name.split("/") for claim in snapshot.claims if claim.pods)
+    return {(parts[0], parts[1]) for parts in models if len(parts) == 2}
