@@ -93,6 +93,12 @@ class ThrottledError(UnreachableError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class OverdueError(AimdError):
+    """What was waited for had not come when the time was over; it may come later."""
+
+    code = "overdue"
+
+
 class UnstableError(AimdError):
     """The topology kept moving while it was read; the next scan will do."""
 

@@ -13,6 +13,7 @@ from aimd.errors import (
     DeniedError,
     InvalidInputError,
     NotFoundError,
+    OverdueError,
     RefusedError,
     UnreachableError,
 )
@@ -40,6 +41,7 @@ BY_ERROR: tuple[tuple[type[AimdError], Exit], ...] = (
     (ConflictError, Exit.CONFLICT),
     (InvalidInputError, Exit.USAGE),
     (RefusedError, Exit.REFUSED),
+    (OverdueError, Exit.TIMEOUT),
 )
 
 

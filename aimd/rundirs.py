@@ -52,6 +52,9 @@ def client_socket(
 ) -> str:
     """Path of a socket of the daemon: option, then `variable`, then the runtime directory of this user's daemon.
 
+    In a pod every user finds the system's daemon, whose directory is mounted where the node has it; a session's own
+    directory ($XDG_RUNTIME_DIR) comes first, since that is where a daemon of that session would be.
+
     $RUNTIME_DIRECTORY is not read: in a client it names the directory of the unit that the client runs in.
 
     Raises:
@@ -61,6 +64,8 @@ def client_socket(
     if chosen:
         return chosen
     runtime = _user_runtime(environ, uid)
+    if runtime is None and in_kubernetes(environ):
+        runtime = _ROOT_RUNTIME
     if runtime is None:
         try:
             runtime = f"{_user_state(environ)}/run"
@@ -71,6 +76,11 @@ def client_socket(
                 hint=f"name the socket by --socket PATH or {variable}; the system's daemon has {_ROOT_RUNTIME}/{file_name}",
             ) from error
     return f"{runtime}/{file_name}"
+
+
+def in_kubernetes(environ: Mapping[str, str]) -> bool:
+    """Whether the environment is one that a kubelet has made: it names the API server in every container."""
+    return bool(environ.get("KUBERNETES_SERVICE_HOST"))
 
 
 def _user_runtime(environ: Mapping[str, str], uid: int) -> str | None:

@@ -15,20 +15,30 @@ def caller_of(pid: int, start_time: int, uid: int, gid: int, operators: Operator
     Its scope is the system manager's word, its environment its own (see `holder_of`).
     """
     peer = peer_by_pid(pid, uid)
-    holders = {(pid, start_time)}
-    named = marked_holder_of(pid)
-    if named is not None and _could_be(peer, named[0]):
-        holders.add(named)
     try:
-        placed = scope_holder_of(pid)
-        if placed is not None:
-            holders.add(placed)
+        holders = {(pid, start_time), *_holders_above(peer)}
         if start_time_of(pid) != start_time:
             return None
     except OSError:
         return None
     pod = (peer.pod or "") if peer.in_pod else None
     return Caller(pid, uid, gid, pod, operators.include(peer), frozenset(holders))
+
+
+def holders_of_process(peer: Peer) -> frozenset[Identity]:
+    """Identities of the claim holders that the process could be or belong to; empty if it has ended."""
+    try:
+        start_time = start_time_of(peer.pid)
+        return frozenset({(peer.pid, start_time), *_holders_above(peer)}) if start_time is not None else frozenset()
+    except OSError:
+        return frozenset()
+
+
+def _holders_above(peer: Peer) -> set[Identity]:
+    """Raises OSError if no descriptors or no memory is left."""
+    named, placed = marked_holder_of(peer.pid), scope_holder_of(peer.pid)
+    believed = named if named is not None and _could_be(peer, named[0]) else None
+    return {holder for holder in (believed, placed) if holder is not None}
 
 
 def holder_of(pid: int) -> Identity | None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aimd.ctl.fields import number, required, text, texts
 from aimd.errors import ConflictError, DeniedError
 
 TOPOLOGY = "class/kfd/kfd/topology"
+DEVICES = Path("/dev/dri")
 ATTEMPTS = 20
 
 
-def variables(answer: Mapping[str, Any]) -> dict[str, str]:
+def variables(answer: Mapping[str, Any], devices: Path = DEVICES) -> dict[str, str]:
     """The variables for an EnvironmentMessage.
 
     ROCR_VISIBLE_DEVICES chooses the partition; HIP_VISIBLE_DEVICES counts within what that leaves, so it is 0.
@@ -29,7 +31,7 @@ def variables(answer: Mapping[str, Any]) -> dict[str, str]:
     partition, holder = text(answer, "partition"), answer.get("holder")
     return {
         **({"AIM_HOLDER": str(holder)} if holder is not None else {}),
-        "ROCR_VISIBLE_DEVICES": str(_ordinal(answer, partition)),
+        "ROCR_VISIBLE_DEVICES": str(_ordinal(answer, partition, devices)),
         "HIP_VISIBLE_DEVICES": "0",
         "AIM_CLAIM": text(answer, "claim"),
         "AIM_PARTITION_ID": partition,
@@ -37,22 +39,46 @@ def variables(answer: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _ordinal(answer: Mapping[str, Any], partition: str) -> int:
-    root = required(answer, "sysfs_root")
-    visible, hidden = (texts(answer, "kfd_order"), 0) if root is None else visible_partitions(str(root))
+def _ordinal(answer: Mapping[str, Any], partition: str, devices: Path) -> int:
+    visible, hidden = _seen(answer, devices)
     if partition in visible:
         return visible.index(partition)
     if hidden:
         raise DeniedError(
-            f"partition {partition} is not visible here: the device cgroup of this process hides {hidden} KFD nodes",
+            f"partition {partition} is not visible here: {hidden} KFD nodes are hidden by the device cgroup of this process, "
+            "or have no render node in its /dev/dri",
             code="partition_hidden",
-            hint="allow the render nodes (char 226:* rw), or run it where they are allowed",
+            hint="allow the render nodes (char 226:* rw) and have them in /dev/dri, or run it where they are",
         )
     raise ConflictError(
         f"partition {partition} is not in the KFD topology",
         code="partition_missing",
         hint="a mode switch or driver load may be under way: try again, or look at aimctl get partitions",
     )
+
+
+def _seen(answer: Mapping[str, Any], devices: Path) -> tuple[list[str], int]:
+    """Partitions in the order of their ordinals, and how many are hidden from the caller.
+
+    KFD's own list says what the device cgroup allows. A runtime leaves out, too, what has no render node in /dev/dri, where
+    a container has those that it was given (ROCT-Thunk-Interface, topology_sysfs_check_node_supported). A pod that cannot see
+    the node's list goes by its render nodes alone. Where there is none of them, as on a simulated node, they tell nothing.
+    """
+    root = required(answer, "sysfs_root")
+    minors = render_minors(answer)
+    listed = root is not None and (answer.get("pod") is None or Path(f"{root}/{TOPOLOGY}").is_dir())
+    visible, hidden = visible_partitions(str(root)) if listed else (list(minors), 0)
+    there = {name for name in visible if (devices / f"renderD{minors.get(name)}").exists()}
+    if not there:
+        return visible, hidden
+    return [name for name in visible if name in there], hidden + len(visible) - len(there)
+
+
+def render_minors(answer: Mapping[str, Any]) -> dict[str, int | None]:
+    """All partitions of the node in KFD's order, with the minors of their render nodes; None where not told."""
+    order, told = texts(answer, "kfd_order"), answer.get("render_minors")
+    minors = told if isinstance(told, list) and len(told) == len(order) else [None] * len(order)
+    return {name: minor if isinstance(minor, int) else None for name, minor in zip(order, minors, strict=True)}
 
 
 def visible_partitions(root: str) -> tuple[list[str], int]:

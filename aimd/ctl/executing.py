@@ -7,15 +7,17 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from aimd.ctl.completing import claim_names
-from aimd.ctl.environment import render_minor, variables
+from aimd.ctl.environment import DEVICES, render_minor, render_minors, variables
 from aimd.ctl.fencing import Scope, System, enter, run
 from aimd.ctl.fields import required, text
-from aimd.ctl.session import Session, segment
+from aimd.ctl.own import OwnClaim, hold, wait_option
+from aimd.ctl.session import Session
 from aimd.domain.scope import scope_name
 from aimd.errors import DeniedError
 
@@ -24,15 +26,29 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells and env(1) have it
 
 FENCED = "note: {claim} uses {partition} behind a device fence: {scope} allows /dev/kfd and this partition alone."
 # The environment chooses a device, it does not fence the others.
+IN_POD = "note: {claim} uses {partition} in pod {pod}: its container is the fence, there is no scope of its own."
 UNFENCED = (
     "note: {claim} is to use {partition}, by its environment alone: {reason}. Without a fence, a process that uses HIP is a "
     "KFD client of every GPU that its device cgroup allows, and blocks their mode switches until it ends."
 )
 
 
-@click.command(name="exec", context_settings={"ignore_unknown_options": False})
-@click.argument("claim", metavar="NAME", shell_complete=claim_names)
-@click.option("--replica", type=click.IntRange(min=0), help="Else the first that nobody holds.")
+class _Exec(click.Command):
+    """What follows `--` is the command, also where no NAME stands before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        cut = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:cut])
+        ctx.params["command"] = (*(ctx.params.get("command") or ()), *args[cut + 1 :])
+        if not ctx.params["command"] and not ctx.resilient_parsing:
+            raise click.UsageError("Missing argument '-- COMMAND...'.", ctx)
+        return rest
+
+
+@click.command(name="exec", cls=_Exec, context_settings={"ignore_unknown_options": False})
+@click.argument("claim", metavar="[NAME]", required=False, shell_complete=claim_names)
+@click.option("--replica", type=click.IntRange(min=0), help="Else the first that nobody holds; in a pod the pod's.")
+@wait_option
 @click.option(
     "--fence",
     type=click.Choice(["auto", "require", "none"]),
@@ -40,38 +56,53 @@ UNFENCED = (
     show_default=True,
     help="Allow no other GPU's device; `auto` goes without where that is not possible.",
 )
-@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def exec_(session: Session, claim: str, *, replica: int | None, fence: str, command: tuple[str, ...]) -> None:
+def exec_(
+    session: Session,
+    claim: str | None,
+    *,
+    replica: int | None,
+    wait: float | None,
+    fence: str,
+    command: tuple[str, ...],
+) -> None:
     """Run COMMAND as a process of the claim NAME, with the environment of its partition.
 
     The process is the claim's holder until it ends. Where the caller may (root, with systemd and cgroup v2), it runs in
-    a scope of its own that can open no other GPU. Exit codes are COMMAND's; 127 if it is not found, 126 if it cannot be
-    executed.
+    a scope of its own that can open no other GPU. In a pod NAME is left away: the claim is the pod's, and COMMAND waits
+    until it is placed; the container is the fence there. Exit codes are COMMAND's; 127 if it is not found, 126 if it cannot
+    be executed; 7 if the pod was not placed in time.
     """
-    path = f"/v1/claims/{segment(claim)}/holders/{os.getpid()}"
     body: dict[str, object] = {"command": " ".join(command)[:COMMAND_LIMIT]}
-    answer = session.client.put(path, body if replica is None else {**body, "replica": replica})
+    if replica is not None:
+        body["replica"] = replica
+    answer = OwnClaim(session.client, wait).held(body) if claim is None else hold(session.client, claim, body)
     note = fenced(answer, fence)
     environment = {**os.environ, **variables(answer)}  # behind the fence, where ordinals are others
     click.echo(note, err=True)
     become(command, environment)
 
 
-def fenced(answer: Mapping[str, Any], fence: str) -> str:
+def fenced(answer: Mapping[str, Any], fence: str, devices: Path = DEVICES) -> str:
     """Put this process behind the fence as far as that is wished and possible; what to tell the user of it.
 
     Raises:
         DeniedError: it is required and not possible.
     """
     claim, partition = text(answer, "claim"), text(answer, "partition")
-    scope = _scope(answer)
-    if fence == "none":
-        reason: str | None = "--fence none asks for no fence"
+    if answer.get("pod") is not None:
+        reason = _open_to_container(answer, devices)
+        note = IN_POD.format(claim=claim, partition=partition, pod=answer["pod"])
     else:
-        reason = scope if isinstance(scope, str) else enter(scope, System(run))
-    if reason is None and isinstance(scope, Scope):
-        return FENCED.format(claim=claim, partition=partition, scope=scope.name)
+        scope = _scope(answer)
+        note = FENCED.format(claim=claim, partition=partition, scope=scope.name) if isinstance(scope, Scope) else ""
+        if fence == "none":
+            reason = "--fence none asks for no fence"
+        else:
+            reason = scope if isinstance(scope, str) else enter(scope, System(run))
+    if reason is None:
+        return note
     if fence == "require":
         raise DeniedError(
             f"{claim} cannot be fenced off on {partition}: {reason}",
@@ -79,6 +110,16 @@ def fenced(answer: Mapping[str, Any], fence: str) -> str:
             hint="--fence auto runs it by its environment alone",
         )
     return UNFENCED.format(claim=claim, partition=partition, reason=reason)
+
+
+def _open_to_container(answer: Mapping[str, Any], devices: Path) -> str | None:
+    """Which other GPUs the container may open, None if none: that it was given its own alone is its fence."""
+    others = {minor for name, minor in render_minors(answer).items() if name != answer["partition"]}
+    nodes = [devices / f"renderD{minor}" for minor in sorted(each for each in others if each is not None)]
+    free = [str(node) for node in nodes if os.access(node, os.R_OK | os.W_OK)]
+    if not free:
+        return None
+    return f"the container of pod {answer['pod']} may open {len(free)} render nodes of others, {free[0]} among them"
 
 
 def _scope(answer: Mapping[str, Any]) -> Scope | str:

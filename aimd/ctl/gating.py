@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 import click
 
 from aimd.ctl.completing import claim_names
+from aimd.ctl.own import OwnClaim, wait_option
 from aimd.ctl.seconds import Seconds
+from aimd.ctl.session import Session
 from aimd.dispatch.gate.settings import GateSettings, address, upstream
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -22,11 +24,11 @@ def _seconds(name: str, default: float, meaning: str) -> Callable[[Command], Com
 @click.command()
 @click.option(
     "--model",
-    required=True,
     envvar="AIM_CLAIM",
     shell_complete=claim_names,
-    help="The claim to take leases of; else AIM_CLAIM.",
+    help="The claim to take leases of; else AIM_CLAIM, else in a pod the pod's.",
 )
+@wait_option
 @click.option(
     "--upstream", "to", required=True, metavar="URL", help="The model server: http://HOST:PORT[/PATH] or unix:/PATH."
 )
@@ -92,17 +94,21 @@ def _seconds(name: str, default: float, meaning: str) -> Callable[[Command], Com
     show_default=True,
     help="Whose Host the model server sees.",
 )
-def gate(model: str, to: str, listen: tuple[str, ...], **options: Any) -> None:
+@click.pass_obj
+def gate(
+    session: Session, /, model: str | None, to: str, listen: tuple[str, ...], *, wait: float | None, **options: Any
+) -> None:
     """Take a lease for each HTTP request to a model server, which needs no change: a reverse proxy beside it.
 
     Fields of a request: X-Aim-Class; X-Aim-Timeout (seconds that it may wait for a slot), or X-Aim-Complete-Within or
     X-Aim-Complete-By (seconds, seconds since 1970) with X-Aim-Est-Service. Pages of its own: /.aim/healthz and
     /.aim/metrics. Runs until SIGTERM, and then until what is under way has ended.
     """
+    where, places = upstream(to), tuple(map(address, listen))  # wrong ones are told before anything is waited for
     settings = GateSettings(
-        model=model,
-        upstream=upstream(to),
-        listen=tuple(map(address, listen)),
+        model=model or OwnClaim(session.client, wait).name(),
+        upstream=where,
+        listen=places,
         partition=options["partition"],
         socket=options["dispatch_socket"],
         fail_open=options["fail"] == "open",

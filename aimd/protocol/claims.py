@@ -147,11 +147,34 @@ class AssignmentListMessage(Message, frozen=True):
     generation: int | None = None
 
 
-class HolderRequest(Message, frozen=True):
-    """Body of `PUT /v1/claims/<name>/holders/<pid>`: the caller becomes the holder of a replica until it ends.
+class SelfMessage(Message, frozen=True):
+    """Answer of `GET /v1/self`: who the caller is, by its connection and not by what it says, and what it has here.
 
-    The pid is the caller's own. Without `replica` it gets the first one that nobody holds, else the first. `command` is
-    the command line that the caller is about to become, by which people are told who it is.
+    `pid` is as the daemon sees it; in a pod the process itself may see another one. `pod_uid` is None outside of pods, and
+    where the pod cannot be told (`in_pod`). `claim` and `replica` are its pod's, else those that the process holds or belongs
+    to. `state`: `placed` (on `assignment`, which can be used), `switching`, `pending`, or `none` without a claim; `message`
+    says why it is not placed, `reason` in one word.
+    """
+
+    pid: int
+    uid: int
+    operator: bool
+    in_pod: bool
+    pod_uid: str | None
+    pod: str | None
+    claim: str | None
+    replica: int | None
+    state: str
+    assignment: AssignmentMessage | None
+    reason: str | None
+    message: str | None
+
+
+class HolderRequest(Message, frozen=True):
+    """Body of `PUT /v1/claims/<name>/holders/self`: the caller becomes the holder of a replica until it ends.
+
+    Without `replica` it gets the first one that nobody holds, else the first; in a pod its pod's. `command` is the command
+    line that the caller is about to become, by which people are told who it is.
     """
 
     replica: int | None = None
@@ -162,8 +185,10 @@ class EnvironmentMessage(Message, frozen=True):
     """What a holder's environment is computed from, in the holder's own view (ordinals move with every switch).
 
     `kfd_order` lists the partitions (`0000:05:00.0/3`) in the order of KFD's nodes: a runtime's ordinals are this order,
-    less what the device cgroup hides. `holder` is the value of AIM_HOLDER by which the processes of a holder are known: those
-    that inherit it belong to it. `sysfs_root` is where a caller reads that itself, None on a simulated node.
+    less what the device cgroup hides; `render_minors` are their device nodes' (/dev/dri/renderD<minor>), None where unknown.
+    `holder` is the value of AIM_HOLDER by which the processes of a holder are known: those that inherit it belong to it.
+    `sysfs_root` is where a caller reads that itself, None on a simulated node. `pod` is `namespace/name` where the replica is
+    a pod, which may see neither.
     """
 
     claim: str
@@ -173,6 +198,8 @@ class EnvironmentMessage(Message, frozen=True):
     kfd_order: list[str]
     sysfs_root: str | None
     holder: str | None = None
+    render_minors: list[int | None] = []
+    pod: str | None = None
 
 
 def _word(field: str, value: str, kind: type[Word]) -> Word:

@@ -70,7 +70,7 @@ def _processes(holder: HolderRecord, members: Iterable[Member] | None) -> list[H
 def assignment_message(assignment: Assignment, snapshot: NodeSnapshot, claim: Claim) -> msg.AssignmentMessage:
     """A replica's place; what the partition tells is unknown until its mode change has ended."""
     pod = next((one.pod for one in claim.pods if one.replica == assignment.replica), None)
-    status, partition = _place(assignment, snapshot)
+    status, partition = place_of(assignment, snapshot)
     size = partition.memory_bytes if partition is not None else None
     return msg.AssignmentMessage(
         name=assignment.name,
@@ -104,35 +104,44 @@ def environment_message(
             code="unknown_replica",
         )
     assignment = next((a for a in claim.assignments if a.replica == replica), None)
-    _, partition = _place(assignment, snapshot) if assignment is not None else (None, None)
+    _, partition = place_of(assignment, snapshot) if assignment is not None else (None, None)
     if assignment is None or partition is None or partition.memory_bytes is None:
         raise ConflictError(
             f"claim {claim.name} has no partition for replica {replica} now: {claim.waits_for}",
             code="not_placed",
             hint=f"aimctl describe claim {claim.name} tells what it waits for",
         )
+    order = _kfd_order(snapshot)
     return msg.EnvironmentMessage(
         claim=claim.name,
         replica=replica,
         partition=f"{assignment.gpu}/{assignment.index}",
         memory_limit_bytes=reserved_bytes(assignment.memory_units, partition.memory_bytes),
-        kfd_order=_kfd_order(snapshot),
+        kfd_order=[name for name, _ in order],
         sysfs_root=sysfs_root,
         holder=f"{holder.pid}:{holder.start_time}" if holder is not None else None,
+        render_minors=[minor for _, minor in order],
+        pod=next((str(one.pod) for one in claim.pods if one.replica == replica), None),
     )
 
 
-def _place(assignment: Assignment, snapshot: NodeSnapshot) -> tuple[GpuStatus | None, Partition | None]:
+def place_of(assignment: Assignment, snapshot: NodeSnapshot) -> tuple[GpuStatus | None, Partition | None]:
+    """Its GPU and its partition, None for what is not there, or is another one since a mode switch."""
     status = next((status for status in snapshot.gpus if status.gpu.pci_address == assignment.gpu), None)
     if status is None or status.mode_epoch != assignment.mode_epoch:
         return status, None
     return status, next((part for part in status.gpu.partitions if part.index == assignment.index), None)
 
 
-def _kfd_order(snapshot: NodeSnapshot) -> list[str]:
+def _kfd_order(snapshot: NodeSnapshot) -> list[tuple[str, int | None]]:
+    """Partitions with the minors of their render nodes."""
     numbered = [
-        (partition.kfd_node if partition.kfd_node is not None else 0, f"{status.gpu.pci_address}/{partition.index}")
+        (
+            partition.kfd_node if partition.kfd_node is not None else 0,
+            f"{status.gpu.pci_address}/{partition.index}",
+            partition.render_minor,
+        )
         for status in snapshot.gpus
         for partition in status.gpu.partitions
     ]
-    return [name for _, name in sorted(numbered)]
+    return [(name, minor) for _, name, minor in sorted(numbered, key=lambda each: each[:2])]

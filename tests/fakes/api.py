@@ -21,6 +21,7 @@ from aimd.protocol.claims import (
     ClaimRequest,
     EnvironmentMessage,
     HolderRequest,
+    SelfMessage,
 )
 from aimd.protocol.cluster import ClusterMessage
 from aimd.protocol.memory import FindingListMessage, FindingMessage, PartitionDetailMessage
@@ -97,6 +98,7 @@ class World:
     findings: list[FindingMessage] = field(default_factory=list)
     cluster: ClusterMessage = field(default_factory=lambda: ClusterMessage(enabled=False))
     overrides: dict[str, Raw | ProblemMessage] = field(default_factory=dict)
+    own: list[SelfMessage | ProblemMessage] = field(default_factory=list)  # answers to who asks, the last one for good
     requests: list[Request] = field(default_factory=list)
     page: int = 1000
     abort: bool = False
@@ -320,6 +322,8 @@ def _answer(world: World, path: str, query: dict[str, list[str]]) -> Message:
             return ModelListMessage(models=world.models, window_seconds=60.0, sample=sample)
         case ["models", name]:
             found = [each for each in world.models if each.name == name]
+        case ["self"]:
+            found = [world.own.pop(0) if len(world.own) > 1 else world.own[0]] if world.own else []
         case ["plans"]:
             return ChangeListMessage(plans=[states[-1] for states in world.changes.values()])
         case ["plans", name]:

@@ -26,7 +26,8 @@ NDJSON = "application/x-ndjson"
 OVERVIEW = """\
 HTTP/1.1 and JSON on the daemon's Unix socket (/run/aimd/aimd.sock for the system's daemon). The Host is `aimd` or
 `localhost`. The credentials of the connecting process decide: everyone may read; root, the daemon's user and the
-configured operators may change things; processes in pods may not, and see neither claims nor models.
+configured operators may change things. A process in a pod is known by its control group: it changes nothing, whoever
+it runs as, and sees and holds the claim that its pod is a replica of, and no other.
 
 Every error is a problem (RFC 9457) with a stable `code`, and a `hint` where there is something to do about it.
 
@@ -44,6 +45,7 @@ WITH_BODY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HT
 _NUMBER = {"type": "integer", "minimum": 0}
 _NAME = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"}
 _GPU = {"type": "string", "pattern": "^((gpu)?[0-9]{1,3}|[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\\.[0-7])$"}
+_PROCESS = {"type": "string", "pattern": "^(self|[0-9]{1,10})$"}
 VARIABLES = {
     each.name: each
     for each in (
@@ -52,7 +54,7 @@ VARIABLES = {
         Parameter("name", "chosen by the client: 1 to 63 of a-z 0-9 . _ -, first and last a letter or digit", _NAME),
         Parameter("claim", "the claim's name", _NAME),
         Parameter("replica", "the replica's number, from 0", _NUMBER),
-        Parameter("pid", "the caller's own process id", _NUMBER),
+        Parameter("pid", "`self`, or the caller's own process id as the daemon sees it", _PROCESS),
     )
 }
 

@@ -1,4 +1,4 @@
-"""aimctl exec as a process: it becomes the command, under the pid that it told the daemon."""
+"""aimctl exec as a process: it becomes the command, under the pid that asked the daemon."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_command_gets_the_environment_and_keeps_the_pid(api: FakeApi, world:
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
     (request,) = world.requests
-    assert (request.method, request.target) == ("PUT", f"/v1/claims/llama/holders/{told['pid']}")
+    assert (request.method, request.target) == ("PUT", "/v1/claims/llama/holders/self")
     assert request.body == {"command": " ".join(python(WHO_I_AM))[:200]}
     assert (told["ROCR_VISIBLE_DEVICES"], told["HIP_VISIBLE_DEVICES"], told["MINE"]) == ("1", "0", "kept")
     assert (told["AIM_CLAIM"], told["AIM_PARTITION_ID"]) == ("llama", "0000:05:00.0/0")
@@ -104,7 +104,17 @@ def test_a_command_that_is_none(api: FakeApi, socket_path: Path, tmp_path: Path)
     assert aimctl_exec(socket_path, "llama", "--", f"{script}/x").returncode == 126
 
 
-@pytest.mark.parametrize("words", [(), ("llama",), ("llama", "--"), ("llama", "--replica", "-1", "--", "true")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("llama",),
+        ("llama", "--"),
+        ("--",),
+        ("llama", "--replica", "-1", "--", "true"),
+        ("--wait", "-1", "--", "true"),
+    ],
+)
 def test_usage(api: FakeApi, world: World, socket_path: Path, words) -> None:
     assert (aimctl_exec(socket_path, *words).returncode, world.requests) == (2, [])
 

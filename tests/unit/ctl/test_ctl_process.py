@@ -90,6 +90,7 @@ MORE = {
     "checking.py": {f"aimd.doctor.{name}" for name in ("finding", "files", "preflight", "reading")}
     | {f"aimd.doctor.{name}" for name in ("commands", "unit_reading", "units")},
     "executing.py": {"aimd.domain.scope"},
+    "own.py": {"aimd.dispatch.client.own"},
     "examination.py": {"aimd.doctor.finding", "aimd.doctor.library"},
     "gating.py": {"aimd.dispatch.gate.settings", "aimd.dispatch.gate.server"},  # the latter when the gate runs
 }

@@ -113,7 +113,7 @@ def test_an_owner_that_is_no_operator_any_more_may_hold_and_release():
 
 def test_nobody_makes_another_process_a_holder():
     async def story(api: Api) -> None:
-        with pytest.raises(DeniedError, match=f"expected its own pid, {PID}") as caught:
+        with pytest.raises(DeniedError, match=f"expected self or its own pid, {PID}") as caught:
             await ask(api, holders.write_holder, OPERATOR, b"{}", pid="1")
         assert caught.value.code == "not_own_process"
 

@@ -13,6 +13,7 @@ from aimd.errors import DeniedError
 from aimd.protocol import claims as msg
 from aimd.protocol.convert_claims import environment_message
 
+SELF = "self"
 _REPLICA = Parameter("replica", "whose environment, counted from 0", SINCE.schema)
 
 
@@ -27,7 +28,7 @@ async def read_environment(api: Api, call: Call) -> Result:
 
 
 async def write_holder(api: Api, call: Call) -> Result:
-    """The caller says its pid so that the request can be repeated; the kernel's word for it is what counts."""
+    """The caller is who the kernel says. A pid is an older way to say `self`: in a pod it is a number of the pod's own."""
     body = call.body(msg.HolderRequest, '{"replica": 0}')
     claim = visible_claim(api.snapshot(), call)
     own = claim.replica_of(call.peer.pod)
@@ -39,9 +40,9 @@ async def write_holder(api: Api, call: Call) -> Result:
             code="not_own_replica",
             hint="leave the replica away",
         )
-    if call.path["pid"] != str(call.peer.pid):
+    if call.path["pid"] not in (SELF, str(call.peer.pid)):
         raise DeniedError(
-            f"pid {call.path['pid']!r} is not the caller, expected its own pid, {call.peer.pid}",
+            f"pid {call.path['pid']!r} is not the caller, expected {SELF} or its own pid, {call.peer.pid}",
             code="not_own_process",
             hint="aimctl exec makes itself the holder and then runs the command",
         )
@@ -65,7 +66,7 @@ ROUTES = (
     Route(
         "PUT",
         "/v1/claims/{name}/holders/{pid}",
-        "Become the holder of a claim until the process ends; the pid is the caller's own",
+        "Become the holder of a claim until the process ends; `self` is the only one that may be named",
         write_holder,
         {200: msg.EnvironmentMessage},
         body=msg.HolderRequest,
