@@ -92,6 +92,21 @@ def next_generation(published: Iterable[Object]) -> int:
     return 1 + max((one["spec"]["pool"]["generation"] for one in published), default=0)
 
 
+def decided(
+    parts: Sequence[Object], node: str, published: Sequence[Object], *, in_order: bool = False
+) -> tuple[Object, ...] | None:
+    """The slices that there should be, of a new generation; None if those that are there are right.
+
+    Args:
+        in_order: another order of the same devices is wrong, too. While slices are replaced the scheduler cannot use the
+            pool: with every pod that comes or goes the order is another one, and costs more than it is worth.
+    """
+    wrong = (Difference.CONTENT, Difference.ORDER) if in_order else (Difference.CONTENT,)
+    if difference(parts, published) not in wrong:
+        return None
+    return pool_slices(parts, node, next_generation(published))
+
+
 def _portions(entries: Sequence[Object], most: int) -> list[Sequence[Object]]:
     return [entries[first : first + most] for first in range(0, len(entries), most)]
 

@@ -197,13 +197,17 @@ def test_null_is_absent() -> None:
         ),
         (
             {"guarantee": 2},
-            ("claim: PartitionConfig.guarantee is no field of it, expected qosPriority, limit, weight, sloLatencySeconds, "
-            "sloObjective, sloThroughput; that is said by the request's capacity slots"),
+            (
+                "claim: PartitionConfig.guarantee is no field of it, expected qosPriority, limit, weight, sloLatencySeconds, "
+                "sloObjective, sloThroughput; that is said by the request's capacity slots"
+            ),
         ),
         (
             {"colour": "red"},
-            ("claim: PartitionConfig.colour is no field of it, expected qosPriority, limit, weight, sloLatencySeconds, "
-            "sloObjective, sloThroughput"),
+            (
+                "claim: PartitionConfig.colour is no field of it, expected qosPriority, limit, weight, sloLatencySeconds, "
+                "sloObjective, sloThroughput"
+            ),
         ),
     ],
 )

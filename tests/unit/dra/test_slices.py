@@ -12,7 +12,15 @@ import pytest
 
 from aimd.domain.node import NodeSnapshot
 from aimd.planning.dra.devices import Devices, devices
-from aimd.planning.dra.slices import Difference, difference, next_generation, pool_slices, slice_name, slice_parts
+from aimd.planning.dra.slices import (
+    Difference,
+    decided,
+    difference,
+    next_generation,
+    pool_slices,
+    slice_name,
+    slice_parts,
+)
 from aimd.planning.dra.surroundings import Surroundings
 from aimd.sim.hardware import MODELS
 from tests.unit.dra.nodes import NODE, claimed, on_paper, simulated, with_gpu
@@ -163,7 +171,7 @@ def test_every_single_value_matters() -> None:
     parts, there = parts_of(snapshot), published(snapshot)
     places = [path for path in paths(there, ()) if "metadata" not in path and path[-1] not in ("apiVersion", "kind")]
     places = [path for path in places if path[1:3] == ("spec", "devices") or path[1:3] == ("spec", "sharedCounters")]
-    places = [path for path in places if path[4] in (0, 7)]  # one that is there, one that is not
+    places = [path for path in places if path[3] in (0, 7)]  # one that is there, one that is not
     assert len(places) > 60
     for path in places:
         other = deepcopy(there)
@@ -184,3 +192,35 @@ def test_a_new_generation_is_newer_than_all_there_are() -> None:
     assert next_generation([]) == 1
     assert next_generation(published(on_paper("CPX/NPS1"), 41)) == 42
     assert next_generation(damaged(0, generation=7)) == 8
+
+
+# -- what is decided -----------------------------------------------------------------------------------------
+
+
+def test_a_pool_is_decided_once() -> None:
+    parts = parts_of(on_paper("CPX/NPS1"))
+    first = decided(parts, NODE, [])
+    assert first == pool_slices(parts, NODE, 1)
+    assert decided(parts, NODE, first or ()) is None
+    assert decided((), NODE, []) is None
+
+
+def test_what_has_gone_is_decided_anew_as_a_whole() -> None:
+    parts = parts_of(on_paper("CPX/NPS1"))
+    assert decided(parts, NODE, pool_slices(parts, NODE, 4)[1:]) == pool_slices(parts, NODE, 5)
+
+
+def test_a_node_without_devices_has_no_slices() -> None:
+    assert decided((), NODE, pool_slices(parts_of(on_paper("CPX/NPS1")), NODE, 4)) == ()
+
+
+def test_an_order_is_decided_when_it_is_time_for_it() -> None:
+    snapshot = on_paper("CPX/NPS1", "CPX/NPS1")
+    there = published(snapshot)
+    parts = parts_of(replace(snapshot, claims=(claimed("a", 1, 5, 8, device=True),)))
+    assert decided(parts, NODE, there) is None
+    assert decided(parts, NODE, there, in_order=True) == pool_slices(parts, NODE, 2)
+    changed = parts_of(CHANGES["draining"])
+    assert (
+        decided(changed, NODE, there) == decided(changed, NODE, there, in_order=True) == pool_slices(changed, NODE, 2)
+    )
