@@ -82,6 +82,15 @@ def gigabytes(key: str) -> Callable[[Object], str]:
     return cell
 
 
+def pod_name(pod: Object) -> str:
+    return f"{text(pod, 'namespace')}/{text(pod, 'name')}"
+
+
+def pods(claim: Object) -> str:
+    """`default/llama-0, default/llama-1`, in the order of their replicas."""
+    return ", ".join(pod_name(each) for each in items(claim, "pods")) or UNKNOWN
+
+
 def places(claim: Object) -> str:
     """`gpu5/0 x24, gpu5/1 x16`, `gpu0/0-7`: the partitions of each GPU, with how many replicas each has."""
     there: dict[str, Counter[int]] = {}
@@ -214,6 +223,7 @@ CLAIMS = (
     Column("PARTITION", field("partition"), narrow=False),
     Column("PREFERRED", field("preferred"), narrow=False),
     Column("PLACES", places),
+    Column("PODS", pods, narrow=False),
     Column("OWNER", field("owner_uid"), narrow=False),
     Column("CREATED", lambda claim: moment(number(claim, "created_at")), narrow=False),
     Column("HOLDERS", lambda claim: str(len(items(claim, "holders"))), narrow=False),
@@ -221,7 +231,7 @@ CLAIMS = (
     Column("REASON", field("reason")),
 )
 
-ASSIGNMENTS = (
+PLACES = (
     Column("NAME", field("name")),
     Column("PARTITION", field("partition_name")),
     Column("ID", field("partition"), narrow=False),
@@ -229,6 +239,17 @@ ASSIGNMENTS = (
     Column("LIMIT-BYTES", field("memory_bytes"), narrow=False),
     Column("GUARANTEE", field("guarantee")),
     Column("RENDER-NODE", render_node),
+)
+
+ASSIGNMENTS = (
+    *PLACES,
+    Column("POD", field("pod"), narrow=False),
+)
+
+PODS = (
+    Column("POD", pod_name),
+    Column("REPLICA", field("replica")),
+    Column("UID", field("uid")),
 )
 
 DIFFERENCES = (

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aimd.ctl.columns import (
-    ASSIGNMENTS,
     BLOCKERS,
     HOLDERS,
     LEFT_BEHIND,
     PARTITIONS,
+    PLACES,
+    PODS,
     PROCESSES,
     SWITCHES,
     gigabytes,
@@ -110,10 +111,11 @@ def _claim(claim: Payload) -> str:
             ("Mode change", text(claim, "change")),
         ]
     )
-    assignments, holders = items(claim, "assignments"), items(claim, "holders")
+    assignments, holders, pods = items(claim, "assignments"), items(claim, "holders"), items(claim, "pods")
     return (
         head
-        + section("Assignments", table(ASSIGNMENTS, assignments, wide=True), empty=not assignments)
+        + (section("Pods", table(PODS, pods), empty=False) if pods else "")
+        + section("Assignments", table(PLACES, assignments, wide=True), empty=not assignments)
         + section("Processes", table(PROCESSES, holders), empty=not holders)
     )
 

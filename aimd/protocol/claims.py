@@ -7,6 +7,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, TypeVar
 
+import msgspec
+
 from aimd.domain.claim import ClaimSpec, PartitionRef, QosClass, Slo
 from aimd.domain.memory import parse_gb
 from aimd.domain.modes import ComputeMode, MemoryMode, PartitionMode
@@ -198,7 +200,7 @@ class EnvironmentMessage(Message, frozen=True):
     kfd_order: list[str]
     sysfs_root: str | None
     holder: str | None = None
-    render_minors: list[int | None] = []
+    render_minors: list[int | None] = msgspec.field(default_factory=list)
     pod: str | None = None
 
 

@@ -56,7 +56,7 @@ def self_message(asker: Asker, snapshot: NodeSnapshot) -> msg.SelfMessage:
     )
 
 
-def _told(  # noqa: PLR0913 - the fields of one message
+def _told(
     asker: Asker,
     *,
     state: str,

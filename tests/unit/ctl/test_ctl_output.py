@@ -140,12 +140,12 @@ NAME         STATE                 MODES           STEPS   CREATED              
 set-mode-1   waiting_for_clients   gpu1=DPX/NPS1   0/1     2023-11-14T22:13:20Z   client   0     no      1
 """,
     "claim": """\
-NAME    STATE       QOS    MEMORY   GUARANTEE   LIMIT   WEIGHT   REPLICAS   WISH    PARTITION   PREFERRED        PLACES   OWNER   CREATED                HOLDERS   CHANGE   REASON
-llama   switching   high   24 GB    4           -       2        2          CPX/-   -           0000:05:00.0/0   -        1000    2023-11-14T22:13:20Z   0         room-1   -
+NAME    STATE       QOS    MEMORY   GUARANTEE   LIMIT   WEIGHT   REPLICAS   WISH    PARTITION   PREFERRED        PLACES   PODS   OWNER   CREATED                HOLDERS   CHANGE   REASON
+llama   switching   high   24 GB    4           -       2        2          CPX/-   -           0000:05:00.0/0   -        -      1000    2023-11-14T22:13:20Z   0         room-1   -
 """,
     "assignment": """\
-NAME      PARTITION   ID               MEMORY   LIMIT-BYTES   GUARANTEE   RENDER-NODE
-llama/1   gpu0/1      0000:05:00.0/1   24 GB    25767706624   4           renderD129
+NAME      PARTITION   ID               MEMORY   LIMIT-BYTES   GUARANTEE   RENDER-NODE   POD
+llama/1   gpu0/1      0000:05:00.0/1   24 GB    25767706624   4           renderD129    -
 """,
     "node": """\
 READY   GPUS   PARTITIONS   BUSY-RULE   SIMULATED   VERSION   UPTIME      PID   GENERATION   TOPOLOGY   BOOT-ID
