@@ -268,3 +268,57 @@ def test_a_service_whose_last_pod_went_while_the_daemon_was_away_is_told(cluster
     cluster.api.delete(f"/api/v1/namespaces/{namespace}/pods/llama-1", at_once=True)
     node.daemon.start()
     until(lambda: condition(cluster, where).get("reason") == "NoPods", lambda: f"{status(cluster, where)}")
+
+
+def assignments(cluster, where):
+    return (status(cluster, where).get("gpuSharing") or {}).get("assignments") or {}
+
+
+def test_what_a_node_said_that_is_gone_is_removed_by_another_of_the_service(cluster, namespace, node):
+    """Its daemon can write no more; the summary goes over to a pod that is there."""
+    where = service(cluster, namespace, "llama", ON)
+    with tempfile.TemporaryDirectory(prefix="aimd-") as folder:
+        Path(folder).chmod(0o755)
+        other = NodeDaemon(cluster, f"node-{next(_numbers)}", folder)
+        gone = other.pod(namespace, "llama-2", "llama", ON)
+        until(lambda: gone in assignments(cluster, where), lambda: other.daemon.log)
+        other.daemon.stop(9)
+        uid = node.pod(namespace, "llama-1", "llama", ON)
+        until(lambda: set(assignments(cluster, where)) == {gone, uid}, lambda: f"{status(cluster, where)}")
+        assert status(cluster, where)["gpuSharing"]["node"] == other.name
+        cluster.api.delete(f"/api/v1/namespaces/{namespace}/pods/llama-2", at_once=True)
+        other.close()
+    pod = f"/api/v1/namespaces/{namespace}/pods/llama-1"
+    cluster.api.merge(pod, {"metadata": {"labels": {"touched": "yes"}}})
+    until(lambda: set(assignments(cluster, where)) == {uid}, lambda: f"{status(cluster, where)} {node.daemon.log}")
+    assert status(cluster, where)["gpuSharing"]["node"] == node.name
+    assert status(cluster, where)["annotations"] == {"aimd.dev/partition": f"{node.name}/gpu0/0"}
+    assert condition(cluster, where)["message"] == f"1 pod on {node.name}/gpu0/0"
+
+
+def test_what_kserve_drops_when_a_pod_becomes_ready_is_put_back(cluster, namespace, node):
+    where = service(cluster, namespace, "llama", ON)
+    uid = node.pod(namespace, "llama-1", "llama", ON)
+    until(lambda: uid in assignments(cluster, where), lambda: node.daemon.log)
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    cluster.api.merge(f"/api/v1/namespaces/{namespace}/pods/llama-1/status", {"status": {"conditions": [ready]}})
+    item = cluster.api.get(where)
+    del item["status"]["gpuSharing"]
+    cluster.api.replace(f"{where}/status", item)
+    assert assignments(cluster, where) == {}
+    until(lambda: uid in assignments(cluster, where), lambda: f"{status(cluster, where)} {node.daemon.log}")
+
+
+def test_a_restart_repeats_no_event(cluster, namespace, node):
+    where = service(cluster, namespace, "llama", ON)
+    node.pod(namespace, "llama-1", "llama", ON)
+    events = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+    told = lambda: [each for each in cluster.api.get(events)["items"] if each["reason"] == "PartitionAssigned"]  # noqa: E731
+    until(told, lambda: node.daemon.log)
+    for number in (15, 9):
+        node.daemon.stop(number)
+        node.daemon.start()
+        second = node.pod(namespace, f"second-{number}", "llama", ON)
+        until(lambda second=second: second in assignments(cluster, where), lambda: node.daemon.log)
+    until(lambda: len(told()) == 3, lambda: f"{told()}")
+    assert all("series" not in each or each["series"] is None for each in told())

@@ -176,6 +176,11 @@ class FakeApi:
         """By a connection that breaks, perhaps after a part of a line."""
         self._to_watches(("cut", partial))
 
+    def break_connections(self):
+        """All, those that say nothing any more included."""
+        self._to_watches("end")
+        self._server.break_all()
+
     def hush(self):
         """The watches that are open say nothing any more, and do not end: half-open connections."""
         self._to_watches("hush")

@@ -57,6 +57,9 @@ class Server(ThreadingHTTPServer):
 
     def close_all(self):
         self.server_close()
+        self.break_all()
+
+    def break_all(self):
         for each in list(self._sockets):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

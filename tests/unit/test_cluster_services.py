@@ -71,6 +71,19 @@ def test_entries_stay_while_it_cannot_be_asked_whether_their_pods_do() -> None:
     assert set(turning.sharing["assignments"]) == {"u1"}
 
 
+def test_a_check_asks_after_the_pods_of_the_next_node_that_is_there() -> None:
+    """So all nodes together ask for each pod once, however many there are."""
+    nodes = {"u5": "node-b", "u6": "node-c", "u7": "node-c", "u8": "node-d"}
+    entries = {uid: {**ELSEWHERE, "node": node, "pod": f"llama-{uid}"} for uid, node in nodes.items()}
+    turning = turning_with(POD, status={"gpuSharing": {"assignments": entries}})
+    for uid in ("u6", "u7", "u8"):
+        turning.cluster.objects.pods["default", f"llama-{uid}"] = uid
+    turning.turns(10)
+    asked = [what for what in turning.cluster.objects.asked if what.startswith("pod ")]
+    assert asked == ["pod default/llama-u5", "pod default/llama-u6", "pod default/llama-u7"]
+    assert set(turning.sharing["assignments"]) == {"u1", "u6", "u7", "u8"}
+
+
 def test_what_kserve_drops_after_a_pod_became_ready_is_put_back() -> None:
     turning = turning_with(replace(POD, version="1"))
     turning.turns(100, every=1)
