@@ -12,12 +12,12 @@ from aimd.domain.dra import (
     ClaimRef,
     ContainerDevice,
     DeviceHealth,
-    PodClaims,
     PreparedDevice,
     Registration,
     Rewritten,
     SliceStatistics,
 )
+from aimd.domain.pod import Pod
 
 Object = Mapping[str, Any]
 
@@ -155,7 +155,7 @@ class DeviceCluster(Protocol):
         """Whether `waiting` and the pool say what is."""
         ...
 
-    def waiting(self) -> tuple[PodClaims, ...]:
+    def waiting(self) -> tuple[Pod, ...]:
         """The pods that are nominated to this node and not bound yet, some because their devices are not ready."""
         ...
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from aimd.adapters.journal import about
 from aimd.daemon.execute import Executor
 from aimd.daemon.published import Published
-from aimd.domain.claim import Claim, ClaimSpec
+from aimd.domain.claim import Claim, ClaimSpec, PodRequest
 from aimd.domain.event import TROUBLES, NodeEvent
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.modes import PartitionMode
@@ -108,6 +108,14 @@ class ControlLoop:
 
     async def release(self, name: str) -> Claim:
         return await self._ask(Claim, lambda request: fx.ClaimReleased(request, name))
+
+    async def take_devices(self, uid: str, requests: tuple[PodRequest, ...]) -> Claim:
+        """What a ResourceClaim was allocated; gives the model's claim. Raises ConflictError: its name is taken."""
+        return await self._ask(Claim, lambda request: fx.DevicesTaken(request, uid, requests))
+
+    async def leave_devices(self, uid: str) -> None:
+        """The ResourceClaim has nothing here any more."""
+        await self._ask(type(None), lambda request: fx.DevicesLeft(request, uid))
 
     async def set_draining(self, gpu: str, *, draining: bool) -> None:
         await self._ask(type(None), lambda request: fx.DrainingSet(request, gpu, draining))

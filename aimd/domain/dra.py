@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from aimd.domain.pod import PodRef
-
 DRIVER = "gpu.aimd.dev"
 
 
@@ -20,15 +18,6 @@ class ClaimRef:
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class PodClaims:
-    """A pod that the scheduler wants to have on this node, and its ResourceClaims that exist, by name in its namespace."""
-
-    pod: PodRef
-    claims: tuple[str, ...]
-    deleting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Pod:
         deleting: `metadata.deletionTimestamp` is set: its processes are about to end.
         created: RFC 3339, orders the pods of a model.
         version: another one with every change of the object, also of what is not kept of it (readiness).
-        claimed: it holds a ResourceClaim; if that is one of our driver it is placed by that alone.
+        resource_claims: names of its ResourceClaims that exist. With one of our driver it is placed by that alone.
     """
 
     ref: PodRef
@@ -48,7 +48,7 @@ class Pod:
     deleting: bool = False
     created: str = ""
     version: str = ""
-    claimed: bool = False
+    resource_claims: tuple[str, ...] = ()
 
     @property
     def over(self) -> bool:

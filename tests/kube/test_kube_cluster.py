@@ -35,7 +35,7 @@ POD = {
             }
         ],
     },
-    "spec": {"nodeName": "a", "resourceClaims": [{"name": "gpu"}]},
+    "spec": {"nodeName": "a", "resourceClaims": [{"name": "gpu", "resourceClaimName": "llama-gpu"}]},
     "status": {"phase": "Running"},
 }
 
@@ -56,7 +56,7 @@ def test_a_pod():
         owners=(Owner("ReplicaSet", "llama-predictor-5d8f", "r"),),
         phase="Running",
         created="2026-11-25T08:00:00Z",
-        claimed=True,
+        resource_claims=("llama-gpu",),
     )
 
 

@@ -3,8 +3,7 @@
 import pytest
 
 from aimd.adapters.kube.cluster import KubeCluster
-from aimd.adapters.kube.devices import pod_claims
-from aimd.domain.dra import PodClaims
+from aimd.adapters.kube.pods import unbound_pod
 from aimd.domain.pod import PodRef
 from tests.fakes.kube_api import CLAIMS, PODS, SLICES
 from tests.kube.conftest import QUICK
@@ -26,14 +25,14 @@ def with_(part, **more):
 
 
 def test_the_claims_of_a_pod():
-    assert pod_claims(POD) == PodClaims(REF, ("llama-x-gpu-7xk2",))
-    assert pod_claims(with_("metadata", deletionTimestamp="2026-11-25T08:00:00Z")).deleting
+    assert (unbound_pod(POD).ref, unbound_pod(POD).resource_claims) == (REF, ("llama-x-gpu-7xk2",))
+    assert unbound_pod(with_("metadata", deletionTimestamp="2026-11-25T08:00:00Z")).deleting
     both = with_(
         "spec", resourceClaims=[{"name": "given", "resourceClaimName": "mine"}, *POD["spec"]["resourceClaims"]]
     )
-    assert pod_claims(both).claims == ("mine", "llama-x-gpu-7xk2")
+    assert unbound_pod(both).resource_claims == ("mine", "llama-x-gpu-7xk2")
     extended = with_("status", extendedResourceClaimStatus={"resourceClaimName": "ext-1"})
-    assert pod_claims(extended).claims == ("llama-x-gpu-7xk2", "ext-1")
+    assert unbound_pod(extended).resource_claims == ("llama-x-gpu-7xk2", "ext-1")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +45,7 @@ def test_the_claims_of_a_pod():
     ids=["bound", "no claims", "none needed"],
 )
 def test_a_pod_that_waits_for_no_claim(pod):
-    assert pod_claims(pod) is None
+    assert unbound_pod(pod) is None
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_all_of_it(api, cluster):
     told = []
     cluster.start(lambda: told.append(cluster.devices.waiting()))
     until(lambda: cluster.synced and cluster.devices.synced, "never synced")
-    assert cluster.devices.waiting() == (PodClaims(REF, ("llama-x-gpu-7xk2",)),)
+    assert [pod.ref for pod in cluster.devices.waiting()] == [REF]
     assert cluster.pods() == ()
     api.put(CLAIMS, {"metadata": {"namespace": "default", "name": "llama-x-gpu-7xk2", "uid": "c"}})
     assert cluster.devices.claims.claim_named("default", "llama-x-gpu-7xk2")["metadata"]["uid"] == "c"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from aimd.adapters.kube import resources
 from aimd.adapters.kube.claims import ApiClaims
 from aimd.adapters.kube.connection import Connection
 from aimd.adapters.kube.patience import Patience
+from aimd.adapters.kube.pods import unbound_pod
 from aimd.adapters.kube.reflector import Reflector
 from aimd.adapters.kube.slices import SlicePool
 from aimd.adapters.kube.writer import Work
 from aimd.domain.cluster import WatchStatistics
-from aimd.domain.dra import PodClaims
-from aimd.domain.pod import PodRef
+from aimd.domain.pod import Pod
 
 
 class KubeDevices:
@@ -36,14 +35,14 @@ class KubeDevices:
         self.claims = ApiClaims(connection)
         self.pool = SlicePool(connection, submit, node_name, driver, patience)
         self._nominated = Reflector(
-            connection, resources.pods(), f"status.nominatedNodeName={node_name}", pod_claims, patience
+            connection, resources.pods(), f"status.nominatedNodeName={node_name}", unbound_pod, patience
         )
 
     @property
     def synced(self) -> bool:
         return self.pool.synced and self._nominated.synced
 
-    def waiting(self) -> tuple[PodClaims, ...]:
+    def waiting(self) -> tuple[Pod, ...]:
         return tuple(each for each in self._nominated.things() if each is not None)
 
     def start(self, on_change: Callable[[], None]) -> None:
@@ -57,19 +56,3 @@ class KubeDevices:
     def close(self) -> None:
         self.pool.close()
         self._nominated.close()
-
-
-def pod_claims(item: Mapping[str, Any]) -> PodClaims | None:
-    """What a core/v1 Pod that is not bound yet claims; None for others.
-
-    The names are those of existing claims: given by the pod's maker, made from a template, or for extended resources.
-    """
-    metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
-    given = [each.get("resourceClaimName") for each in spec.get("resourceClaims") or ()]
-    made = [each.get("resourceClaimName") for each in status.get("resourceClaimStatuses") or ()]
-    extended = (status.get("extendedResourceClaimStatus") or {}).get("resourceClaimName")
-    names = tuple(dict.fromkeys(name for name in (*given, *made, extended) if name))
-    if spec.get("nodeName") or not names:
-        return None
-    ref = PodRef(metadata["namespace"], metadata["name"], metadata["uid"])
-    return PodClaims(ref, names, deleting=bool(metadata.get("deletionTimestamp")))

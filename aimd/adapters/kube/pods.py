@@ -21,7 +21,20 @@ def pod(item: Mapping[str, Any]) -> Pod:
         ),
         phase=status.get("phase") or "Pending",
         deleting=bool(metadata.get("deletionTimestamp")),
-        claimed=bool(spec.get("resourceClaims")),
+        resource_claims=_resource_claims(spec, status),
         created=metadata.get("creationTimestamp") or "",
         version=metadata.get("resourceVersion") or "",
     )
+
+
+def unbound_pod(item: Mapping[str, Any]) -> Pod | None:
+    """The same of a pod that has ResourceClaims and no node yet, None of others."""
+    return pod(item) if not (item.get("spec") or {}).get("nodeName") and pod(item).resource_claims else None
+
+
+def _resource_claims(spec: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[str, ...]:
+    """Given by the pod's maker, made from a template, or for extended resources."""
+    given = [each.get("resourceClaimName") for each in spec.get("resourceClaims") or ()]
+    made = [each.get("resourceClaimName") for each in status.get("resourceClaimStatuses") or ()]
+    extended = (status.get("extendedResourceClaimStatus") or {}).get("resourceClaimName")
+    return tuple(dict.fromkeys(name for name in (*given, *made, extended) if name))

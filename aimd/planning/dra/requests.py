@@ -22,6 +22,7 @@ from aimd.planning.dra.quantities import parse_quantity
 from aimd.planning.sharing.asked import Refused
 
 Object = Mapping[str, Any]
+NO_SETTINGS: Mapping[str, Any] = {}
 UNIT_BYTES = 1 << 20  # of a claim's size: 1/1024 of a nominal GiB
 
 
@@ -92,8 +93,14 @@ def results_of(claim: Object, pool: str) -> list[Object]:
     return [one for one in devices.get("results") or () if (one.get("driver"), one.get("pool")) == (DRIVER, pool)]
 
 
-def allocation(claim: Object, pool: str, snapshot: NodeSnapshot) -> Allocation | Refused | None:
-    """What has to be reserved for a ResourceClaim (resource.k8s.io/v1); None if it has nothing of the pool."""
+def allocation(
+    claim: Object, pool: str, snapshot: NodeSnapshot, beside: Mapping[str, Any] = NO_SETTINGS
+) -> Allocation | Refused | None:
+    """What has to be reserved for a ResourceClaim (resource.k8s.io/v1); None if it has nothing of the pool.
+
+    Args:
+        beside: values of PartitionConfig's fields that others say, for what neither claim nor class does.
+    """
     results = results_of(claim, pool)
     if not results:
         return None
@@ -103,7 +110,7 @@ def allocation(claim: Object, pool: str, snapshot: NodeSnapshot) -> Allocation |
         if count > 1:
             mistakes.append(f"request {request} was allocated {count} devices, expected one: ask for each by itself")
     for one in results:
-        found = _reservation(one, claim, snapshot)
+        found = _reservation(one, claim, snapshot, beside)
         if isinstance(found, Reservation):
             made.append(found)
         else:
@@ -114,7 +121,9 @@ def allocation(claim: Object, pool: str, snapshot: NodeSnapshot) -> Allocation |
     return Allocation(claim_ref(claim), created, tuple(made), _pods(claim))
 
 
-def _reservation(result: Object, claim: Object, snapshot: NodeSnapshot) -> Reservation | list[str]:
+def _reservation(
+    result: Object, claim: Object, snapshot: NodeSnapshot, beside: Mapping[str, Any]
+) -> Reservation | list[str]:
     request = str(result.get("request"))
     mistakes = []
     if result.get("adminAccess"):
@@ -126,6 +135,7 @@ def _reservation(result: Object, claim: Object, snapshot: NodeSnapshot) -> Reser
         return [*mistakes, f"request {request}: {error}"]
     units, slots, wrong = _consumed(result, size)
     values, misread = _settings(claim, request)
+    values = {**beside, **values}
     mistakes += [*wrong, *misread]
     if values.get("limit", slots) < slots:
         mistakes.append(

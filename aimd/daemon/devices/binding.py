@@ -1,0 +1,191 @@
+"""Pods that wait for a partition which is not there yet: the scheduler has allocated it, and binds them when it is.
+
+Level-triggered, like all that follows the cluster: what is allocated, what the ledger keeps and what was said are
+compared again and again, so that a restart in between changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from aimd.daemon.devices.offering import Offering
+from aimd.daemon.devices.reserving import Reservations
+from aimd.domain.dra import ClaimRef
+from aimd.domain.pod import Pod
+from aimd.errors import AimdError, ConflictError, InvalidInputError, NotFoundError
+from aimd.planning.dra.conditions import Outcome, Readiness, device_entries
+from aimd.planning.dra.kept import Kept
+from aimd.planning.dra.requests import claim_ref, results_of
+from aimd.ports_dra import Claims
+
+log = logging.getLogger("aimd.devices")
+
+Object = Mapping[str, Any]
+LOOK_SECONDS = 1.0
+AGAIN_SECONDS = 5.0  # between two reads of a claim of which nothing is heard
+INVALID = "InvalidClaim"
+_Key = tuple[str, str]  # namespace and name
+_Which = tuple[tuple[str, str, str, str], ...]
+
+
+class Binding:
+    """For the control loop's thread; reads and writes of the API server are done in threads.
+
+    Args:
+        pods: those that are about to be bound to this node, and those that are.
+        changed: set whenever they are others.
+    """
+
+    def __init__(
+        self,
+        reservations: Reservations,
+        claims: Claims,
+        offering: Offering,
+        pods: Callable[[], Iterable[Pod]],
+        changed: asyncio.Event,
+    ) -> None:
+        self._reservations = reservations
+        self._claims = claims
+        self._offering = offering
+        self._pods = pods
+        self._changed = changed
+        self._read: dict[_Key, tuple[str, float]] = {}  # version of the pod, and when to read again
+        self._given_up: dict[_Key, _Which] = {}  # the allocation that has failed
+        self._told: dict[_Key, tuple[_Which, Readiness]] = {}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Followed until the context ends."""
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _run(self) -> None:
+        while True:
+            await self._something()
+            if not self._reservations.snapshot.ready:
+                continue
+            for work in (self._follow_pods, self._follow_ledger):
+                try:
+                    await work()
+                except AimdError as error:
+                    log.warning("claims of pods that wait cannot be followed: %s", error)
+                    await asyncio.sleep(LOOK_SECONDS)
+
+    async def _something(self) -> None:
+        waiting = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
+        finally:
+            waiting.cancel()
+        self._changed.clear()
+
+    async def _follow_pods(self) -> None:
+        """Read the claims of pods that have changed, and reserve what was allocated to them."""
+        now = time.monotonic()
+        waiting = {
+            (pod.ref.namespace, name): pod for pod in self._pods() for name in pod.resource_claims if not pod.over
+        }
+        for kept in (self._read, self._given_up):
+            for key in [key for key in kept if key not in waiting]:
+                del kept[key]
+        for key, pod in waiting.items():
+            version, due = self._read.get(key, ("", 0.0))
+            if version == pod.version and now < due:
+                continue
+            item = await asyncio.to_thread(self._claims.claim_named, *key)
+            self._read[key] = (pod.version, now + AGAIN_SECONDS)
+            if item is not None:
+                await self._look(item, pod)
+
+    async def _look(self, item: Object, pod: Pod) -> None:
+        results, ref = results_of(item, self._reservations.pool), claim_ref(item)
+        which = _which(ref, results)
+        if not any(one.get("bindingConditions") for one in results) or self._given_up.get(_key(ref)) == which:
+            return
+        known = self._reservations.kept().get(ref.uid)
+        if known is not None and (known.prepared or which == _kept_which(known)):
+            return
+        try:
+            allocated = self._reservations.read(item, pod)
+            await self._reservations.take(allocated, pod, prepared=False)
+        except (InvalidInputError, ConflictError, NotFoundError) as error:
+            failed = Outcome(Readiness.FAILED, INVALID, error.message)
+            await self._fail(item, {str(one["device"]): failed for one in results})
+
+    async def _follow_ledger(self) -> None:
+        """Say what became of claims whose pods are not bound yet; give back those that have lost their allocation."""
+        waiting = {_key(one.allocation.claim): one for one in self._reservations.kept().values() if not one.prepared}
+        self._told = {key: told for key, told in self._told.items() if key in waiting}
+        for key, one in waiting.items():
+            ref, readiness, which = one.allocation.claim, one.worst.readiness, _kept_which(one)
+            news = readiness is not Readiness.WAITING and self._told.get(key) != (which, readiness)
+            version, due = self._read.get(key, ("", 0.0))
+            if not news and time.monotonic() < due:
+                continue
+            item = await asyncio.to_thread(self._claims.claim, ref)
+            self._read[key] = (version, time.monotonic() + AGAIN_SECONDS)
+            if item is None or _which(ref, results_of(item, self._reservations.pool)) != which:
+                await self._reservations.leave(ref.uid)
+                self._read.pop(key)  # there may be another allocation by now
+            elif readiness is Readiness.FAILED:
+                await self._fail(item, one.outcomes)
+            elif readiness is Readiness.READY and await self._tell(item, one.outcomes):
+                self._told[key] = (which, readiness)
+
+    async def _fail(self, item: Object, outcomes: Mapping[str, Outcome]) -> None:
+        """The allocation cannot be carried out; the taint comes first, or the scheduler would choose the same again."""
+        ref = claim_ref(item)
+        gpus = {name.split("-")[0] for name, outcome in outcomes.items() if outcome.readiness is Readiness.FAILED}
+        if any(outcome.reason != INVALID for outcome in outcomes.values()):
+            here = [status.gpu.pci_address for status in self._reservations.snapshot.gpus if status.name in gpus]
+            await self._offering.rest(here)
+        if await self._tell(item, outcomes):
+            self._given_up[_key(ref)] = _which(ref, results_of(item, self._reservations.pool))
+            await self._reservations.leave(ref.uid)
+
+    async def _tell(self, item: Object, outcomes: Mapping[str, Outcome]) -> bool:
+        """Whether it is told; if not, the claim has changed meanwhile and is to be read again."""
+        ref = claim_ref(item)
+        entries = device_entries(item, self._reservations.pool, outcomes, _now())
+        if entries is not None:
+            try:
+                await asyncio.to_thread(
+                    self._claims.apply_devices, ref, entries, item["metadata"].get("resourceVersion")
+                )
+            except (NotFoundError, ConflictError):
+                self._read.pop(_key(ref), None)
+                return False
+            log.info("claim %s: %s", ref, "; ".join(sorted(one.message for one in outcomes.values())))
+        return True
+
+
+def _key(ref: ClaimRef) -> _Key:
+    return (ref.namespace, ref.name)
+
+
+def _which(ref: ClaimRef, results: Iterable[Object]) -> _Which:
+    """What tells an allocation from others of this claim and of earlier ones of its name."""
+    return tuple(
+        sorted((ref.uid, str(one.get("request")), str(one.get("device")), str(one.get("shareID"))) for one in results)
+    )
+
+
+def _kept_which(one: Kept) -> _Which:
+    uid = one.allocation.claim.uid
+    return tuple(
+        sorted((uid, each.request, str(each.name), str(each.share_id)) for each in one.allocation.reservations)
+    )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
