@@ -24,7 +24,7 @@ def parse_quantity(text: object) -> Fraction:
         ValueError: it is none.
     """
     found = _QUANTITY.fullmatch(str(text))
-    if found is None or isinstance(text, bool):
+    if found is None:
         raise ValueError(text)
     sign, digits, suffix = found.groups()
     if suffix in _TWOS:

@@ -72,6 +72,13 @@ def test_of_a_mode_that_is_to_come_it_is_what_will_be_there() -> None:
     assert only(allocated(result("gpu0-spx-0", memory="192Gi"))).memory_bytes == 206_141_652_992
 
 
+def test_partitions_that_are_there_have_their_own_sizes() -> None:
+    """The last memory range is smaller than the others by 16 MiB."""
+    snapshot = simulated("mi300x", memory="NPS4")
+    sizes = [only(allocated(result(f"gpu0-cpx-{n}", memory="24Gi"), snapshot=snapshot)).memory_bytes for n in (0, 7)]
+    assert sizes == [25_769_803_776, 25_761_415_168]
+
+
 def test_a_size_that_is_not_known_yet_is_none() -> None:
     lost = replace(on_paper("CPX/NPS1").gpus[0].gpu, device_id=0x74A0, partitions=(), memory_bytes=None)
     one = only(allocated(result(), snapshot=with_gpu(on_paper("CPX/NPS1"), 0, gpu=lost)))

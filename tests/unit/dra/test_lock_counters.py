@@ -128,3 +128,12 @@ def test_without_a_mode_between_the_finest_has_the_counters() -> None:
     locks = LockCounters({SPX: 1, CPX: 4})
     assert locks.consumed(CPX, 2) == {"cpx-2": 4}
     assert locks.consumed(SPX, 0) == dict.fromkeys(("cpx-0", "cpx-1", "cpx-2", "cpx-3"), 4)
+
+
+def test_counts_of_which_none_is_a_multiple_of_the_others() -> None:
+    """No silicon is so today; amounts stay whole."""
+    by_mode = {SPX: 1, DPX: 2, TPX: 3, QPX: 4}
+    locks = LockCounters(by_mode)
+    assert locks.capacity == 12
+    assert fitting_sets(locks) == sets_of_one_mode(by_mode)
+    assert fitting_sets(LockCounters({DPX: 2, TPX: 3})) == sets_of_one_mode({DPX: 2, TPX: 3})
