@@ -156,7 +156,10 @@ class DeviceCluster(Protocol):
         ...
 
     def waiting(self) -> tuple[Pod, ...]:
-        """The pods that are nominated to this node and not bound yet, some because their devices are not ready."""
+        """The pods that are nominated to this node and not bound yet, some because their devices are not ready.
+
+        A pod is here before its claims are allocated, and nothing tells when they are: ask for them now and then.
+        """
         ...
 
 

@@ -250,10 +250,11 @@ class FakeApi:
 
     def _changed(self, request, key, subresource):
         before = self._objects[key]
-        for field_ in ("resourceVersion", "uid"):
-            wanted = (request.body.get("metadata") or {}).get(field_, before["metadata"][field_])
-            if wanted != before["metadata"][field_]:
-                return 409, status(409, "the object has been modified")
+        said = {**before["metadata"], **(request.body.get("metadata") or {})}
+        if said["resourceVersion"] != before["metadata"]["resourceVersion"]:
+            return 409, status(409, "the object has been modified")
+        if said["uid"] != before["metadata"]["uid"]:
+            return 422, status(422, f'metadata.uid: Invalid value: "{said["uid"]}": field is immutable')
         if request.verb == "update":
             return 200, self.put(request.resource, request.body)
         if request.verb == "apply":

@@ -1,13 +1,15 @@
 """ResourceClaims: read by who they are, and told how their devices are."""
 
+import json
 import threading
 
 import pytest
 
 from aimd.adapters.kube.claims import ApiClaims
 from aimd.domain.dra import ClaimRef
-from aimd.errors import ConflictError, InvalidInputError, NotFoundError, UnreachableError
+from aimd.errors import ConflictError, DeniedError, InvalidInputError, NotFoundError, UnreachableError
 from tests.fakes.kube_api import CLAIMS
+from tests.fakes.kube_http import status
 
 OURS = {"driver": "gpu.aimd.dev", "pool": "a", "device": "gpu0-cpx-0", "shareID": "s1"}
 OTHERS = {"driver": "nic.example.com", "pool": "a", "device": "nic0"}
@@ -83,13 +85,22 @@ def test_a_claim_that_has_changed_meanwhile(api, claims, ref):
     claims.apply_devices(ref, [OURS], known)
     with pytest.raises(ConflictError):
         claims.apply_devices(ref, [{**OURS, "conditions": [READY]}], known)
-    with pytest.raises(ConflictError):
+    with pytest.raises(ConflictError, match="another claim by now"):
         claims.apply_devices(ClaimRef("default", "llama", "an-earlier-uid"), [OURS])
 
 
 def test_a_device_that_is_not_allocated_any_more(claims, ref):
     with pytest.raises(InvalidInputError, match="must be an allocated device"):
         claims.apply_devices(ref, [{**OURS, "shareID": "an earlier one"}])
+
+
+def test_a_right_that_is_missing(api, claims, ref):
+    """Kubernetes 1.36 says so as a mistake in the status."""
+    said = 'status.devices: Forbidden: changing status.devices requires resource="resourceclaims/driver"'
+    api.fail("apply", CLAIMS, code=422, body=json.dumps(status(422, said)).encode())
+    with pytest.raises(DeniedError, match="resourceclaims/driver") as caught:
+        claims.apply_devices(ref, [OURS])
+    assert "bound to this node" in caught.value.hint
 
 
 def test_a_claim_that_has_gone(claims, ref):

@@ -1,7 +1,4 @@
-"""ports_dra.DeviceDriver: two sockets below the kubelet's folder, one to be found at and one to be called at.
-
-Paths are those that the kubelet sees: in a pod its folder is mounted where it is on the node.
-"""
+"""ports_dra.DeviceDriver: two sockets below the kubelet's folder, one to be found at and one to be called at."""
 
 from __future__ import annotations
 
@@ -35,6 +32,7 @@ class KubeletDriver:
         preparing: what the daemon does for the kubelet.
         root: the kubelet's folder (its --root-dir).
         called: is told of each call that has ended.
+        known_as: what the kubelet calls its folder, if that is not `root`.
         resend_seconds: between two messages of the same health.
     """
 
@@ -44,14 +42,16 @@ class KubeletDriver:
         root: Path = KUBELET_ROOT,
         called: Called = lambda _operation, _code, _seconds: None,
         *,
+        known_as: Path | None = None,
         driver: str = DRIVER,
         resend_seconds: float = health.RESEND_SECONDS,
     ) -> None:
-        self._called_at = SocketFile(root / "plugins" / driver / "dra.sock", 0o700)
+        called_at = Path("plugins") / driver / "dra.sock"
+        self._called_at = SocketFile(root / called_at, 0o700)
         self._found_at = SocketFile(root / "plugins_registry" / f"{driver}-reg.sock")
         self._calls = Calls()
         self._health = HealthStream(resend_seconds)
-        self._registrar = Registrar(driver, self._called_at.path, (plugin.SERVICE, health.SERVICE))
+        self._registrar = Registrar(driver, (known_as or root) / called_at, (plugin.SERVICE, health.SERVICE))
         self._plugin = Plugin(preparing, self._calls, called)
         self._servers: list[grpc.Server] = []
 

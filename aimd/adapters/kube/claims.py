@@ -12,10 +12,14 @@ from aimd.adapters.kube.connection import Connection
 from aimd.adapters.kube.objects import FIELD_MANAGER
 from aimd.adapters.kube.resources import Target
 from aimd.domain.dra import ClaimRef
-from aimd.errors import NotFoundError
+from aimd.errors import ConflictError, DeniedError, InvalidInputError, NotFoundError
 
 Object = Mapping[str, Any]
 API_VERSION = "resource.k8s.io/v1"
+# Kubernetes 1.36 answers 422 in these cases, too.
+_ANOTHER = "metadata.uid: Invalid value"
+_PERMISSION = 'requires resource="resourceclaims/driver"'
+_HINT = "aimd's account needs associated-node:patch of resourceclaims/driver, and a token that is bound to this node"
 
 
 def resource_claim(namespace: str, name: str, subresource: str = "") -> Target:
@@ -52,5 +56,12 @@ class ApiClaims:
             "status": {"devices": list(devices)},
         }
         target = resource_claim(claim.namespace, claim.name, "status")
-        applied: Object = self._connection.ask("apply", target, body, fieldManager=FIELD_MANAGER, force="true")
+        try:
+            applied: Object = self._connection.ask("apply", target, body, fieldManager=FIELD_MANAGER, force="true")
+        except InvalidInputError as error:
+            if _PERMISSION in error.message:
+                raise DeniedError(error.message, hint=_HINT) from error
+            if _ANOTHER in error.message:
+                raise ConflictError(f"{claim} is another claim by now ({error.message})") from error
+            raise
         return applied
