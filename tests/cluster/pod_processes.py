@@ -48,7 +48,7 @@ class PodGroup:
         """Start the command here, in pid and mount namespaces of its own, as its process 1.
 
         Args:
-            mounted: folders that it sees, read-only, at other paths, which have to be there.
+            mounted: folders that it sees, read-only, at paths below /run, which is its own.
         """
         own = "".join(
             f"mount --bind {there} {at} && mount -o remount,ro,bind {at} && " for there, at in mounted.items()
@@ -59,7 +59,7 @@ class PodGroup:
         return subprocess.Popen(
             [*outer, *inner],
             env={"PATH": os.environ["PATH"], **environment},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

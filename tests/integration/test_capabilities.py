@@ -1,5 +1,6 @@
 """A daemon that gives up its capabilities has none of them left, and writes root's files all the same."""
 
+import json
 import os
 import subprocess
 import sys
@@ -84,3 +85,36 @@ def test_what_is_left_is_no_success(requires_root, tmp_path):
     thread.start()
     thread.join()
     assert told == ["capabilities are left in CapBnd, expected none"]
+
+
+LOOKING = """
+import json, os, sys
+from aimd.adapters.callers import holder_of
+from aimd.adapters.capabilities import give_up_capabilities
+from aimd.adapters.processes import command_of, start_time_of
+from aimd.adapters.unix.peer import peer_by_pid
+pid = int(sys.argv[1])
+before = holder_of(pid)
+give_up_capabilities()
+os.close(os.pidfd_open(pid))
+print(json.dumps([before, holder_of(pid), start_time_of(pid) is not None, command_of(pid), peer_by_pid(pid, 0).in_pod]))
+"""
+WITHOUT = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+AS_USER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
+@pytest.mark.parametrize(("privileges", "seen"), [((), False), (WITHOUT, True), (AS_USER, False)])
+def test_environments_are_all_that_is_not_seen_of_processes(requires_root, privileges, seen):
+    """Root without CAP_SYS_PTRACE may read them of root's processes that have no capability either (ptrace(2)).
+
+    Containers usually have some. Their pod is told by their control group, which everybody may read.
+    """
+    marker = {**os.environ, "AIM_HOLDER": "4194303:7"}  # a holder that has ended
+    command = [*privileges, "sh", "-c", "echo up; read _"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=marker) as process:
+        assert process.stdout.readline() == "up\n"
+        looks = [sys.executable, "-c", LOOKING, str(process.pid)]
+        told = json.loads(subprocess.run(looks, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        process.stdin.close()
+    holder = [4194303, 7]
+    assert told == [holder, holder if seen else None, True, "sh -c echo up; read _", False]
