@@ -89,7 +89,9 @@ read_options() {
 check_options() {
     case $image in *[!A-Za-z0-9._:/@-]*) misused "image '$image' is no name of an image" ;; esac
     case $kserve_version in
-    '' | [0-9]*.[0-9]*) ;;
+    '') ;;
+    *[!0-9.]* | .* | *. | *..*) misused "KServe's version is like 0.20, not '$kserve_version'" ;;
+    *.*) ;;
     *) misused "KServe's version is like 0.20, not '$kserve_version'" ;;
     esac
     case $wait in *[!0-9]*) misused "--wait=SECONDS takes a whole number, not '$wait'" ;; esac
@@ -108,6 +110,7 @@ ask() { # WHAT-FAILED ARGUMENTS OF KUBECTL...: its output, or the end with what 
     failed=$1
     shift
     k "$@" 2>"$scratch/complaint" || die "$failed: $(complaint)"
+    sed -n 's/^Warning: /warning: /p' "$scratch/complaint" >&2
 }
 
 complaint() { # of kubectl, in one line, without the lines of its log
@@ -120,12 +123,9 @@ change() { # WHAT-FAILED ARGUMENTS OF KUBECTL...: the same of what changes somet
     ask "$@" ${dry_run:+--dry-run=server}
 }
 
-serves() { # GROUP/VERSION-PATH RESOURCE
-    k get --raw "$1" 2>/dev/null | grep -q "\"name\":\"$2\""
-}
-
-defined() { # CRD
-    [ -n "$(ask "CRD $1 cannot be read" get crd "$1" --ignore-not-found -o name)" ]
+there_is() { # KIND NAME
+    found=$(ask "$1 $2 cannot be read" get "$1" "$2" --ignore-not-found -o name) || exit 1
+    [ -n "$found" ]
 }
 
 # -- what there is ------------------------------------------------------------------------------------------
@@ -134,11 +134,12 @@ look_at_server() {
     command -v kubectl >/dev/null || die "kubectl is not in PATH, and it is what this script works with"
     version=$(ask "the API server cannot be asked" get --raw /version --request-timeout=20s)
     version=$(printf '%s' "$version" | sed -n 's/.*"gitVersion": *"v\{0,1\}\([^"]*\)".*/\1/p')
-    serves $ADMISSION validatingadmissionpolicies ||
+    ask "the API server does not tell what it serves" get --raw $ADMISSION >"$scratch/admission"
+    grep -q '"validatingadmissionpolicies"' "$scratch/admission" ||
         die "Kubernetes $version does not serve ValidatingAdmissionPolicy v1, without which a node's aimd could write" \
             "other nodes' records: 1.30 and newer do"
     keeper=''
-    ! serves $ADMISSION mutatingadmissionpolicies || keeper=yes
+    ! grep -q '"mutatingadmissionpolicies"' "$scratch/admission" || keeper=yes
     say "Kubernetes $version"
 }
 
@@ -177,7 +178,7 @@ look_at_controller() {
 say_kserve() {
     case $definition in
     none) say "no KServe: aimd brings its own definition of InferenceService" ;;
-    own) say "no KServe: the definition of InferenceService is aimd's own" ;;
+    own) say "${controller:+"KServe's controller is here, but "}the definition of InferenceService is aimd's own" ;;
     kserve) say "KServe ${kserve_version:-of unknown version}, its definition of InferenceService is the $flavour one" ;;
     esac
 }
@@ -189,7 +190,8 @@ look_at_nodes() {
 {{range $key, $value := .metadata.labels}}{{$node}} label {{$key}} {{$value}}{{"\n"}}{{end -}}
 {{range $key, $value := .metadata.annotations}}{{$node}} annotation {{$key}}{{"\n"}}{{end -}}
 {{range $key, $value := .status.capacity}}{{$node}} capacity {{$key}} {{$value}}{{"\n"}}{{end}}{{end}}' >"$scratch/nodes"
-    if k api-resources --api-group=resource.k8s.io -o name 2>/dev/null | grep -q '^resourceslices'; then
+    ask "the API server does not tell what it serves" get --raw /apis >"$scratch/apis"
+    if grep -q '"resource.k8s.io"' "$scratch/apis"; then
         ask "ResourceSlices cannot be listed" get resourceslices.resource.k8s.io -o 'go-template={{range .items -}}
 {{if .spec.nodeName}}{{.spec.nodeName}} slice {{.spec.driver}}{{"\n"}}{{end}}{{end}}' >>"$scratch/nodes"
     fi
@@ -238,7 +240,7 @@ warn_of_rivals() {
 # -- install ------------------------------------------------------------------------------------------------
 
 check_wishes() { # all that can be known before anything is changed
-    [ -z "$prometheus" ] || defined $MONITORS ||
+    [ -z "$prometheus" ] || there_is crd $MONITORS ||
         die "--prometheus needs the Prometheus operator, whose definition $MONITORS is not here"
     [ "$definition" != none ] || [ -z "$controller" ] ||
         die "KServe's controller is here ($controller), its definition of InferenceService is not: install KServe's first"
@@ -274,14 +276,13 @@ render() { # the same as an overlay has, in steps: definitions and policies are 
     [ -z "$prometheus" ] || folder=overlays/prometheus-operator
     ask "daemonset/$folder cannot be rendered" kustomize "$HERE/daemonset/$folder" >"$scratch/rendered.yaml"
     grep -q "image: $IMAGE\$" "$scratch/rendered.yaml" || die "daemonset/$folder does not have image $IMAGE"
-    sed "s|image: $IMAGE\$|image: $image|" "$scratch/rendered.yaml" >"$scratch/daemonset.yaml"
-    if [ -n "$dry_run" ] && [ -z "$(namespace_found)" ]; then
+    place=''
+    if [ -n "$dry_run" ] && ! there_is namespace $NAMESPACE; then
         say "namespace $NAMESPACE is not there yet: what belongs into it is tried in default"
-        sed -i.before "s|^\(  namespace: \)$NAMESPACE\$|\1default|" "$scratch/daemonset.yaml"
+        place="s|^\(  namespace: \)$NAMESPACE\$|\1default|"
     fi
+    sed -e "s|image: $IMAGE\$|image: $image|" -e "$place" "$scratch/rendered.yaml" >"$scratch/daemonset.yaml"
 }
-
-namespace_found() { ask "namespaces cannot be read" get namespace $NAMESPACE --ignore-not-found -o name; }
 
 apply() { # WHAT
     change "$1 cannot be applied" apply --server-side --force-conflicts --field-manager=aimd-install -f "$scratch/$1.yaml"
@@ -301,7 +302,7 @@ install() {
     [ -z "$schema" ] || add_schema
     apply policies
     apply daemonset
-    [ -n "$prometheus" ] || ! defined $MONITORS || remove "the PodMonitor" $MONITORS aimd -n $NAMESPACE
+    [ -n "$prometheus" ] || ! there_is crd $MONITORS || remove "the PodMonitor" $MONITORS aimd -n $NAMESPACE
     [ -z "$wait" ] || [ -n "$dry_run" ] || await_daemons
     conclude
 }
@@ -349,7 +350,7 @@ uninstall() {
     look_at_server
     look_at_kserve
     remove "the DaemonSet" daemonset aimd -n $NAMESPACE --cascade=foreground
-    ! defined $MONITORS || remove "the PodMonitor" $MONITORS aimd -n $NAMESPACE
+    ! there_is crd $MONITORS || remove "the PodMonitor" $MONITORS aimd -n $NAMESPACE
     remove "NodePartitions" crd $PARTITIONS
     remove_policies
     remove "the role" clusterrolebinding/aimd clusterrole/aimd
@@ -396,7 +397,7 @@ remove_definition() {
 remove_namespace() {
     remove "the service account" serviceaccount aimd -n $NAMESPACE
     remove "the configuration" configmap -l $PART -n $NAMESPACE
-    [ -n "$(namespace_found)" ] || return 0
+    there_is namespace $NAMESPACE || return 0
     ask "what is in namespace $NAMESPACE cannot be listed" get -n $NAMESPACE -l app.kubernetes.io/part-of!=aimd -o name \
         configmaps,secrets,serviceaccounts,services,persistentvolumeclaims,pods,deployments,daemonsets,statefulsets,jobs \
         >"$scratch/in-namespace"

@@ -278,6 +278,27 @@ def test_somebody_who_may_not(cluster):
     assert 'cannot get resource "customresourcedefinitions"' in said
 
 
+def test_somebody_who_may_not_everything(cluster):
+    """A definition that may not be read is not taken for one that is not there."""
+    may = [("apiextensions.k8s.io", "customresourcedefinitions", {"resourceNames": [DEFINITION]})]
+    may += [
+        (group, kind, {})
+        for group, kind in (("apps", "deployments"), ("", "nodes"), ("resource.k8s.io", "resourceslices"))
+    ]
+    rules = [{"apiGroups": [group], "resources": [kind], "verbs": ["get", "list"]} | more for group, kind, more in may]
+    roles = "/apis/rbac.authorization.k8s.io/v1/clusterrole"
+    cluster.api.create(f"{roles}s", {"metadata": {"name": "some"}, "rules": rules})
+    subject = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "some"}
+    binding = {"metadata": {"name": "some"}, "roleRef": role, "subjects": [subject]}
+    cluster.api.create(f"{roles}bindings", binding)
+    user = cluster.control_plane.kubeconfig_of("some", cluster.control_plane.token("default"))
+    said = cluster.refused("--prometheus", kubeconfig=user)
+    assert said.startswith("error: crd podmonitors.monitoring.coreos.com cannot be read: ")
+    for kind in ("s", "bindings"):
+        cluster.api.delete(f"{roles}{kind}/some")
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -288,6 +309,8 @@ def test_somebody_who_may_not(cluster):
         (("--purge",), "--purge is for uninstall"),
         (("--wait=long",), "--wait=SECONDS takes a whole number, not 'long'"),
         (("--kserve-version", "new"), "KServe's version is like 0.20, not 'new'"),
+        (("--kserve-version", "v0.20"), "KServe's version is like 0.20, not 'v0.20'"),
+        (("--kserve-version=0.",), "KServe's version is like 0.20, not '0.'"),
         (("uninstall", "--prometheus"), "uninstall knows --purge, --dry-run and --context"),
         (("uninstall", "--image", "x"), "uninstall knows --purge, --dry-run and --context"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from tests.cluster import crds
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.installing import CRDS, DEFINITION, Cluster, kserve_controller, unversioned, without_bookkeeping
-from tests.cluster.test_cluster_policies import ON, SERVICES, refusal, service_with
+from tests.cluster.test_cluster_policies import K8S, ON, SERVICES, refusal, service_with
 from tests.systemd.machine import until
 
 WHERE = f"{CRDS}/{DEFINITION}"
@@ -45,11 +45,8 @@ def cluster(own_control_plane, flavour):
     own_control_plane.done("uninstall", "--purge")
 
 
-@pytest.fixture
-def full(cluster, flavour):
-    if flavour != "full":
-        pytest.skip("is about the full definition")
-    return cluster
+FULL = pytest.mark.parametrize("flavour", ["full"], indirect=True)
+MINIMAL = pytest.mark.parametrize("flavour", ["minimal"], indirect=True)
 
 
 def service(cluster, sharing=None):
@@ -77,50 +74,55 @@ def test_kserve_is_as_it_was_after_install_and_after_uninstall(cluster, flavour)
     assert cluster.steady() == before
 
 
-def test_the_schema_comes_to_the_full_definition_and_goes_with_aimd(full):
-    definition = full.api.get(WHERE)
+@FULL
+def test_the_schema_comes_to_the_full_definition_and_goes_with_aimd(cluster):
+    definition = cluster.api.get(WHERE)
     path, bad = SERVICES.format("default"), service_with({}, {"enabled": True})
-    assert "unknown field" in refusal(full, path, bad)
-    full.done("--kserve-schema", "--dry-run")
-    assert full.api.get(WHERE) == definition
-    assert "an upgrade of KServe undoes that" in full.done("--kserve-schema")
-    until(lambda: "memoryLimitGB is missing" in refusal(full, path, bad), "the schema is not in force")
-    full.api.merge(SERVICE, {"spec": {"gpuSharing": {"enabled": True, "memoryLimitGB": 8}}})
-    with_schema = full.api.get(WHERE)
-    full.done("--kserve-schema")
-    full.done()
-    assert full.api.get(WHERE) == with_schema
-    assert "drops spec.gpuSharing of these from now on: default/llama" in full.done("uninstall")
-    assert unversioned(full.api.get(WHERE), "generation") == unversioned(definition, "generation")
-    assert full.api.get(SERVICE)["metadata"]["annotations"] == ON
+    assert "unknown field" in refusal(cluster, path, bad)
+    cluster.done("--kserve-schema", "--dry-run")
+    assert cluster.api.get(WHERE) == definition
+    assert "an upgrade of KServe undoes that" in cluster.done("--kserve-schema")
+    until(lambda: "memoryLimitGB is missing" in refusal(cluster, path, bad), "the schema is not in force")
+    cluster.api.merge(SERVICE, {"spec": {"gpuSharing": {"enabled": True, "memoryLimitGB": 8}}})
+    apply = ("apply", "--server-side", "--dry-run=server", "--validate=strict")
+    for example in ("inference-service-annotations", "inference-service-gpu-sharing", "gate-beside-model-server"):
+        cluster.control_plane.kubectl(*apply, "--force-conflicts", "-f", K8S / "examples" / f"{example}.yaml")
+    with_schema = cluster.api.get(WHERE)
+    cluster.done("--kserve-schema")
+    cluster.done()
+    assert cluster.api.get(WHERE) == with_schema
+    assert "drops spec.gpuSharing of these from now on: default/llama" in cluster.done("uninstall")
+    assert unversioned(cluster.api.get(WHERE), "generation") == unversioned(definition, "generation")
+    assert cluster.api.get(SERVICE)["metadata"]["annotations"] == ON
 
 
-def test_no_schema_where_kserve_would_drop_it(full):
-    before = full.steady()
+@FULL
+def test_no_schema_where_kserve_would_drop_it(cluster):
+    before = cluster.steady()
     for version, words in (
         ("v0.19.1", "KServe 0.19 removes spec.gpuSharing from what is applied: --kserve-schema needs 0.20"),
         ("latest", "(docker.io/kserve/kserve-controller:latest) does not tell its version: say it by --kserve-version"),
     ):
-        kserve_controller(full, version)
-        assert words in full.refused("--kserve-schema")
-    assert {kind for kind, _, _ in changed(before, full.steady())} <= {"Deployment", "ReplicaSet"}
-    full.done("--kserve-schema", "--kserve-version", "1.0", "--dry-run")
+        kserve_controller(cluster, version)
+        assert words in cluster.refused("--kserve-schema")
+    assert {kind for kind, _, _ in changed(before, cluster.steady())} <= {"Deployment", "ReplicaSet"}
+    cluster.done("--kserve-schema", "--kserve-version", "1.0", "--dry-run")
 
 
-def test_a_field_of_that_name_by_others_is_let_alone(full):
+@FULL
+def test_a_field_of_that_name_by_others_is_let_alone(cluster):
     other = {"type": "object", "description": "x"}
-    full.api.patch(WHERE, [{"op": "add", "path": FIELD, "value": other}])
-    definition = full.api.get(WHERE)
-    assert "a field gpuSharing that is not aimd's" in full.refused("--kserve-schema")
-    full.done()
-    full.done("uninstall")
-    assert full.api.get(WHERE) == definition
-    full.api.patch(WHERE, [{"op": "remove", "path": FIELD}])
+    cluster.api.patch(WHERE, [{"op": "add", "path": FIELD, "value": other}])
+    definition = cluster.api.get(WHERE)
+    assert "a field gpuSharing that is not aimd's" in cluster.refused("--kserve-schema")
+    cluster.done()
+    cluster.done("uninstall")
+    assert cluster.api.get(WHERE) == definition
+    cluster.api.patch(WHERE, [{"op": "remove", "path": FIELD}])
 
 
-def test_no_schema_for_the_minimal_definition(cluster, flavour):
-    if flavour == "full":
-        pytest.skip("is about the minimal definition")
+@MINIMAL
+def test_no_schema_for_the_minimal_definition(cluster):
     assert "this is the minimal one, which takes any field unchecked" in cluster.refused("--kserve-schema")
 
 
