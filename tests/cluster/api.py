@@ -5,9 +5,11 @@ What is tested uses other code (aimd's adapter, kubectl); this one only looks an
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -56,6 +58,20 @@ class Api:
         if answer.status >= 400:
             raise RefusedError(answer.status, content["message"] if isinstance(content, dict) else text)
         return content
+
+    @contextlib.contextmanager
+    def lines(self, path: str, **query: Any) -> Iterator[Iterator[bytes]]:
+        """Of a watch, as they come; RefusedError if it does not begin."""
+        connection = http.client.HTTPSConnection(self._address, context=self._context)
+        try:
+            connection.request("GET", f"{path}?{urlencode(query)}", headers=self._headers)
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                raise RefusedError(answer.status, answer.read().decode())
+            yield iter(answer)
+        finally:
+            if connection.sock is not None:
+                connection.sock.close()
 
     def get(self, path: str, **query: Any) -> Any:
         return self.ask("GET", path, **query)
