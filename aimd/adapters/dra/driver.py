@@ -26,7 +26,7 @@ _SECONDS_TO_ANSWER = 1.0
 
 
 class KubeletDriver:
-    """Serves from `start` to `close`.
+    """Serves from `start` to `close`; after either has failed or ended it is over, and another one is made.
 
     Args:
         preparing: what the daemon does for the kubelet.
