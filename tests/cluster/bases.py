@@ -15,7 +15,7 @@ PYTHON = ("ca-certificates", "python3", "python3-venv")
 
 def debian(reference: str, packages: tuple[str, ...] = PYTHON) -> Path:
     """The archive of an image with this name: Debian 12's smallest system and the packages. Half a minute at first."""
-    recipe = hashlib.sha256(" ".join((SUITE, reference, *packages)).encode()).hexdigest()[:12]
+    recipe = hashlib.sha256(" ".join((images.FORMAT, SUITE, reference, *packages)).encode()).hexdigest()[:12]
     folder = builds.cache_folder()
     wanted = folder / f"cluster-base-{recipe}.tar"
     with builds.alone(folder / "cluster-base.lock"):

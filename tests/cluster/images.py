@@ -9,11 +9,13 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from tests.systemd.tree import done
 
 PAUSE = "aimd.test/pause:1"
 SHELL = "aimd.test/busybox:1"
+FORMAT = "2"  # of what `archive` writes: another one where that changes
 DRIVER = "vfs"  # works on any file system, and is no slower here than overlayfs
 BUSYBOX = Path("/bin/busybox")
 # How this machine reaches packages: seen by what a Dockerfile runs, not in the image.
@@ -27,7 +29,7 @@ def archive(path: Path, reference: str, layer: bytes, command: list[str]) -> Pat
         "os": "linux",
         "config": {"Entrypoint": command or None, "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
-        "history": [],
+        "history": [{"created_by": "tests.cluster.images"}],  # buildah wants one per layer
     }
     manifest = [{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]
     files = {
@@ -63,17 +65,44 @@ class Builder:
         """Make an archive's image known, as a base to build upon."""
         self._buildah("pull", f"docker-archive:{image}")
 
-    def build(
-        self, context: Path, reference: str, image: Path, *, dockerfile: Path | None = None, **arguments: str
-    ) -> Path:
-        """The archive of what the Dockerfile makes; bases have to be loaded, nothing is fetched but by its own commands."""
+    def has(self, reference: str) -> bool:
+        """Whether it is known, as a base to build upon."""
+        return bool(self._buildah("images", "--quiet", "--filter", f"reference={reference}").strip())
+
+    def make(
+        self,
+        context: Path,
+        reference: str,
+        *,
+        dockerfile: Path | None = None,
+        target: str | None = None,
+        stages: dict[str, str] | None = None,
+        **arguments: str,
+    ) -> None:
+        """Have what the Dockerfile makes known by the reference, or its stage `target`.
+
+        Bases have to be loaded, nothing is fetched but by its own commands. `stages`: images that are made already, by
+        their stages' names.
+        """
         file = dockerfile or context / "Dockerfile"
         given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         given += [f"--volume={path}:{path}:ro" for path in REACH if Path(path).exists()]
+        given += [f"--build-context={name}=container-image://{image}" for name, image in (stages or {}).items()]
+        given += [f"--target={target}"] if target else []
         self._buildah("build", "--pull-never", "--layers=false", *given, "-t", reference, "-f", file, context)
+
+    def build(self, context: Path, reference: str, image: Path, **more: Any) -> Path:
+        """The archive of what `make` makes."""
+        self.make(context, reference, **more)
         image.unlink(missing_ok=True)
         self._buildah("push", reference, f"docker-archive:{image}:{reference}")
         return image
+
+    def forget(self, reference: str) -> None:
+        """Free what an image takes, and what nothing names: of builds that were killed, for example."""
+        self._buildah("rm", "--all")
+        self._buildah("rmi", "--force", reference)
+        self._buildah("rmi", "--prune")
 
     def close(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
