@@ -179,6 +179,18 @@ class ControlPlane:
         return result.stdout
 
     @contextlib.contextmanager
+    def started(self, *words: object) -> Iterator[subprocess.Popen[str]]:
+        """A kubectl that runs meanwhile, with pipes; it is killed if it does not end by itself."""
+        pipe = subprocess.PIPE
+        command = [str(self._programs / "kubectl"), *map(str, words)]
+        environ = {"KUBECONFIG": str(self.kubeconfig), "HOME": str(self.folder), "PATH": "/usr/bin:/bin"}
+        with subprocess.Popen(command, env=environ, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True) as it:
+            try:
+                yield it
+            finally:
+                it.kill()
+
+    @contextlib.contextmanager
     def namespace(self, name: str) -> Iterator[str]:
         """A namespace with its service account, deleted without waiting for it."""
         self.api.create("/api/v1/namespaces", {"metadata": {"name": name}})

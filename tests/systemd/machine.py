@@ -29,15 +29,17 @@ PYTHON = "/opt/aimd/bin/python"
 
 
 class Simulation:
-    """`aimd sim mount` with eight GPUs in a folder."""
+    """`aimd sim mount` in a folder; `within` is how a command begins that runs in other namespaces."""
 
-    def __init__(self, folder, model="mi300x:8"):
+    def __init__(self, folder, model="mi300x:8", within=()):
         self.folder = folder / "sys"
         self.folder.mkdir(parents=True)
         environ = {**os.environ, "AIMD_SIM_SOCKET": str(folder / "sim.sock"), "PYTHONPATH": str(PROJECT)}
         command = [sys.executable, "-m", "aimd", "sim", "mount", str(self.folder), "--model", model]
+        self._within = within
+        inside = [*within, *UNTIL_THE_TESTS_END] if within else []  # what enters has the command as a child
         self._process = subprocess.Popen(
-            [*UNTIL_THE_TESTS_END, *command], env=environ, stdout=subprocess.PIPE, text=True
+            [*UNTIL_THE_TESTS_END, *inside, *command], env=environ, stdout=subprocess.PIPE, text=True
         )
         assert "mounted on" in self._process.stdout.readline()
 
@@ -48,7 +50,7 @@ class Simulation:
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(SECONDS)
         self._process.stdout.close()
-        subprocess.run(["umount", "-l", str(self.folder)], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run([*self._within, "umount", "-l", str(self.folder)], stderr=subprocess.DEVNULL, check=False)
 
 
 class Machine:
