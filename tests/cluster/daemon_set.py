@@ -119,7 +119,7 @@ def user_pod_spec(simulation: Simulation, *words: str) -> dict[str, Any]:
         "imagePullPolicy": "Never",
         "command": list(words),
         "env": [{"name": "AIMD_SIM_SOCKET", "value": f"{SIMULATION}/sim.sock"}],
-        "volumeMounts": [{"name": name, "mountPath": at} for name, (_, at) in folders.items()],
+        "volumeMounts": [{"name": name, "mountPath": at, "readOnly": True} for name, (_, at) in folders.items()],
     }
     volumes = [{"name": name, "hostPath": {"path": path, "type": "Directory"}} for name, (path, _) in folders.items()]
     return {

@@ -142,11 +142,24 @@ def test_root_in_another_pod_is_no_operator(control_plane, namespace, daemon_set
     daemon_set.aimctl("undrain", "gpu0")
 
 
+SERVING = """
+import json, os, time
+from aimd.dispatch.client import Client
+from aimd.dispatch.client.own import own_model
+model = own_model()
+with Client() as client, client.lease(model, timeout=60) as lease:
+    told = {name: value for name, value in os.environ.items() if name.startswith(("AIM_", "HIP_", "ROCR_"))}
+    print(json.dumps({"model": model, **told}), flush=True)
+time.sleep(602)
+"""
+
+
 def test_a_predictor_is_placed_asks_from_inside_and_its_service_says_so(
     control_plane, namespace, daemon_set, make_predictor
 ):
+    """Nobody tells it the name of its claim, its node or its partition."""
     said = ON | {"aimd.dev/compute-mode": "CPX", "aimd.dev/partition-id": "gpu1/2"}
-    where, pod = make_predictor("llama", "sleep", "600", annotations=said)
+    where, pod = make_predictor("llama", "aimctl", "exec", "--", PYTHON, "-I", "-c", SERVING, annotations=said)
     until(lambda: condition(control_plane, where).get("status") == "True", lambda: f"{status(control_plane, where)}")
     sharing, uid = status(control_plane, where)["gpuSharing"], pod["metadata"]["uid"]
     assert sharing["node"] == GPU_NODE
@@ -159,25 +172,37 @@ def test_a_predictor_is_placed_asks_from_inside_and_its_service_says_so(
         "availableMemoryGB": 16,
         "podUID": uid,
     }
-    assert [pod["uid"] for pod in claims(daemon_set)[f"{namespace}/llama"]["pods"]] == [uid]
     assert daemon_set.modes() == ["SPX", "CPX"]
-    control_plane.kubectl(*inside(pod, PYTHON, "-I", "-c", ASKING, f"{namespace}/llama"))
+    logs = lambda: daemon_set.node.logs(namespace, pod["metadata"]["name"])  # noqa: E731
+    line = until(lambda: [line for line in logs().splitlines() if line.startswith("{")], logs)[0]
+    (process,) = pod_processes(uid, "time.sleep(602)")
+    told = json.loads(line)
+    pid, _, _ = told.pop("AIM_HOLDER").partition(":")
+    assert int(pid) == pid_on_node(process)
+    assert int(told.pop("AIM_MEMORY_LIMIT_BYTES")) == pytest.approx(8 * 1024**3, rel=1e-3)
+    assert told == {
+        "model": f"{namespace}/llama",
+        "AIM_CLAIM": f"{namespace}/llama",
+        "AIM_PARTITION_ID": "0000:27:00.0/2",
+        "HIP_VISIBLE_DEVICES": "0",
+        "ROCR_VISIBLE_DEVICES": "3",
+    }
+    claim = claims(daemon_set)[f"{namespace}/llama"]
+    assert [each["uid"] for each in claim["pods"]] == [uid]
+    assert [each["pid"] for each in claim["holders"]] == [pid_on_node(process)]
 
 
-ASKING = """
-import sys
-from aimd.dispatch import Client
-with Client("/run/aimd/dispatch.sock") as client:
-    client.acquire(sys.argv[1], timeout=10).release()
-"""
+def pid_on_node(process):
+    """Of the process in this folder of the machine's /proc: numbers of the machine, the node and the pod follow each other."""
+    numbers = next(line for line in (process / "status").read_text().splitlines() if line.startswith("NSpid:"))
+    return int(numbers.split()[2])
 
 
 def test_who_holds_a_gpu_in_another_pod_is_told_by_pid_and_command(namespace, daemon_set, make_predictor):
     """By uid 0 without CAP_SYS_PTRACE."""
     _, pod = make_predictor("holder", "aimd", "sim", "hold", "--gpu", "gpu0", "--", "sleep", "601")
     (process,) = until(lambda: pod_processes(pod["metadata"]["uid"], "sleep\x00601\x00"), "the pod holds nothing")
-    numbers = next(line for line in (process / "status").read_text().splitlines() if line.startswith("NSpid:"))
-    pid = int(numbers.split()[2])  # on the machine, on the node, in the pod
+    pid = pid_on_node(process)
     told = lambda: json.loads(daemon_set.aimctl("get", "gpus", "-o", "json"))["gpus"][0]["holders"]  # noqa: E731
     until(lambda: told() == [{"pid": pid, "command": "sleep 601", "ended_at": None}], lambda: f"{pid}: {told()}")
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from aimd import __version__
 from aimd.config import read_config
 from tests.cluster.test_cluster_policies import K8S
 
@@ -39,6 +40,13 @@ def test_each_overlay_is_taken(control_plane, overlay, tmp_path):
 def test_only_without_kserve_is_its_definition_ours(control_plane):
     key = ("CustomResourceDefinition", "inferenceservices.serving.kserve.io")
     assert [key in rendered(control_plane, overlay) for overlay in OVERLAYS] == [False, True, False]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_images_tag_is_the_version(control_plane, overlay):
+    containers = rendered(control_plane, overlay)["DaemonSet", "aimd"]["spec"]["template"]["spec"]["containers"]
+    assert [container["image"] for container in containers] == [f"aimd:{__version__}"]
+    assert f"aimd:{__version__} ." in (K8S / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize(("overlay", "host"), [("standalone", "127.0.0.1"), ("prometheus-operator", "0.0.0.0")])
