@@ -2,7 +2,7 @@
 
     python holding.py MODEL
 
-Prints a line when it has the lease, and `released` once the daemon has confirmed its end.
+Prints a line when it has the lease, and `released` once the daemon, which has to know it still, has confirmed its end.
 """
 
 import sys
@@ -10,7 +10,8 @@ import sys
 from aimd.dispatch import Client
 
 with Client("/run/aimd/dispatch.sock", patience=60) as client:
-    with client.lease(sys.argv[1], timeout=60):
+    with client.lease(sys.argv[1], timeout=60) as lease:
         print("held", flush=True)
         sys.stdin.read()
+        lease.renew()  # which a daemon that has forgotten it refuses
     print("released", flush=True)
