@@ -13,7 +13,7 @@ import aimd
 from aimd.ctl import exits
 from aimd.ctl.client import ApiClient, ProblemError
 from aimd.ctl.examination import Answers, examine
-from aimd.ctl.fields import required, shown
+from aimd.ctl.fields import item, items, required, shown, text
 from aimd.ctl.output import render
 from aimd.ctl.reading import past_events
 from aimd.ctl.session import output_option
@@ -22,6 +22,7 @@ from aimd.errors import UnreachableError
 from aimd.exits import Exit
 
 SYSTEM = Path("/sys")
+NOT_ASKED = "off"  # state of a ProbeMessage
 
 
 @click.command()
@@ -113,7 +114,13 @@ def access_findings(answers: Answers) -> list[Finding]:
     from aimd.doctor.preflight import access  # noqa: PLC0415
     from aimd.doctor.reading import read_facts  # noqa: PLC0415
 
-    return access(read_facts(OsFiles(SYSTEM), SYSTEM))
+    return access(read_facts(OsFiles(SYSTEM), SYSTEM), hip=_asks_hip(items(answers.inventory, "gpus")))
+
+
+def _asks_hip(gpus: list[dict[str, Any]]) -> bool:
+    """Whether the daemon misses a library that is not there: `memory_probe = "off"` wants none, as in an image."""
+    states = [None if required(gpu, "probe") is None else text(item(gpu, "probe"), "state") for gpu in gpus]
+    return states.count(NOT_ASKED) < max(1, len(gpus))
 
 
 def of_units() -> list[Finding]:

@@ -40,9 +40,9 @@ def findings(facts: Facts) -> list[Finding]:
     return [finding for check in checks for finding in check(facts)]
 
 
-def access(facts: Facts) -> list[Finding]:
-    """What a model, or the daemon's helper, needs beside a GPU: HIP's library, device nodes, and leave to use them."""
-    return [*library_findings(facts.library), *_devices(facts), *rule_findings(facts)]
+def access(facts: Facts, *, hip: bool = True) -> list[Finding]:
+    """What a model, or the daemon's helper, needs beside a GPU: device nodes, leave to use them, HIP's library if `hip`."""
+    return [*(library_findings(facts.library) if hip else ()), *_devices(facts), *rule_findings(facts)]
 
 
 def _driver(facts: Facts) -> Iterable[Finding]:

@@ -220,6 +220,16 @@ def test_on_a_real_node_what_the_caller_may_use_is_looked_at(aimctl, world: Worl
     assert {"HIP library", "device nodes", "device cgroup"} <= set(checks)
 
 
+def test_a_library_that_is_not_wanted_is_not_missed(aimctl, world: World) -> None:
+    """`memory_probe = "off"`, as in the image of the DaemonSet."""
+    off = samples.probe("off", None, None)
+    gpus = [msgspec.structs.replace(gpu, probe=off) for gpu in world.inventory.gpus]
+    world.inventory = msgspec.structs.replace(world.inventory, gpus=gpus)
+    checks = [each["check"] for each in json.loads(aimctl("doctor", "-o", "json").stdout)["findings"]]
+    assert "HIP library" not in checks
+    assert "device cgroup" in checks
+
+
 def test_on_the_command_line(aimctl, world: World) -> None:
     world.node = msgspec.structs.replace(world.node, simulated="mi300x:3, driver 7.2")
     result = aimctl("doctor")
