@@ -48,7 +48,8 @@ class ServiceStatuses:
         """
         said = _by_service(pods, found)
         if self._owed is None:
-            self._owed = _services_of(snapshot)  # their pods may have gone before the start
+            # Their pods may have gone before the start, or the daemon ended before it could tell of a release.
+            self._owed = _services_of(snapshot) | _services_told(self._cluster.node_partitions())
         self._owed |= {look.key for look in looks if self._differs(look, said.get(look.key, ()))}
         for key in {*said, *self._told, *self._owed} - unread:
             here = said.get(key, ())
@@ -90,5 +91,20 @@ def _by_service(pods: Iterable[Pod], found: Mapping[PodRef, Answer]) -> dict[Ser
 
 def _services_of(snapshot: NodeSnapshot) -> set[ServiceKey]:
     """Services of claims that pods have made."""
-    models = (claim.name.split("/") for claim in snapshot.claims if claim.pods)
-    return {(parts[0], parts[1]) for parts in models if len(parts) == 2}
+    return _services(claim.name for claim in snapshot.claims if claim.pods)
+
+
+def _services_told(record: Object | None) -> set[ServiceKey]:
+    """Services that the node's record has a place for: it is written after their statuses."""
+    return _services(
+        one["model"]
+        for gpu in ((record or {}).get("status") or {}).get("gpus") or ()
+        for partition in gpu.get("partitions") or ()
+        for one in partition.get("assignments") or ()
+        if one.get("pod")
+    )
+
+
+def _services(models: Iterable[str]) -> set[ServiceKey]:
+    parts = (model.split("/") for model in models)
+    return {(each[0], each[1]) for each in parts if len(each) == 2}
