@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from tests.cluster.api import Api, RefusedError
+from tests.systemd.machine import until
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_RENEWALS = 10.0  # a kubelet's; after 50 without one the node is lost
@@ -30,13 +31,15 @@ class PaperNodes:
         self._thread.start()
 
     def add(self, name: str, **labels: str) -> None:
-        """A new Node, which pods may be scheduled to."""
+        """A new Node; pods may be scheduled to it."""
         item = {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **labels}}}
         if self._api.find(f"/api/v1/nodes/{name}") is None:
             self._api.create("/api/v1/nodes", item)
         self._renew(name)
         with self._lock:
             self._names[name] = time.monotonic() + SECONDS_BETWEEN_RENEWALS
+        untainted = lambda: not self._api.get(f"/api/v1/nodes/{name}")["spec"].get("taints")  # noqa: E731
+        until(untainted, f"node {name} is not ready for the controllers")
 
     def leave(self, name: str) -> None:
         """The machine is off from now on: its Node and its pods stay as they are."""

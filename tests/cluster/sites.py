@@ -175,8 +175,13 @@ class Site:
         """When every service is withdrawn nothing is left anywhere."""
         for name in self.names():
             self.withdraw(name)
-        world = self.settled()
-        assert all(not ledger.claims and not ledger.assignments for ledger in world.ledgers.values())
+        self.settled()
+
+        def left() -> dict[str, Any]:
+            ledgers = {name: self.ledger(name) for name in self.nodes}
+            return {name: one for name, one in ledgers.items() if one.claims or one.assignments}
+
+        until(lambda: not left(), lambda: f"{left()}")
 
     def _unrolled(self) -> list[str]:
         """What the controllers and the paper kubelets have not done yet."""
