@@ -110,7 +110,17 @@ class DaemonSet:
         return [{"op": "add", "path": path, "value": value} for path, value in added]
 
 
-def user_pod_spec(simulation: Simulation, *words: str) -> dict[str, Any]:
+RESTRICTED = {  # what the Pod Security Standard of that name wants of a container, and a read-only image
+    "runAsUser": 1000,
+    "runAsNonRoot": True,
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def user_pod_spec(simulation: Simulation, *words: str, security: dict[str, Any] = RESTRICTED) -> dict[str, Any]:
     """Of a pod that uses the daemon of its node as README tells, and may be a client of the simulated driver."""
     folders = {"aimd": ("/run/aimd", "/run/aimd"), "sim": (str(simulation.folder.parent), SIMULATION)}
     container = {
@@ -118,6 +128,7 @@ def user_pod_spec(simulation: Simulation, *words: str) -> dict[str, Any]:
         "image": aimd_image.REFERENCE,
         "imagePullPolicy": "Never",
         "command": list(words),
+        "securityContext": security,
         "env": [{"name": "AIMD_SIM_SOCKET", "value": f"{SIMULATION}/sim.sock"}],
         "volumeMounts": [{"name": name, "mountPath": at, "readOnly": True} for name, (_, at) in folders.items()],
     }

@@ -74,14 +74,14 @@ def make_predictor(control_plane, namespace, daemon_set, simulation):
     deployments = f"/apis/apps/v1/namespaces/{namespace}/deployments"
     made = []
 
-    def make(name, *words, annotations=ON):
+    def make(name, *words, annotations=ON, **more):
         where = service(control_plane, namespace, name, annotations)
         labels = {"app": f"isvc.{name}-predictor", "component": "predictor"} | {
             "serving.kserve.io/inferenceservice": name
         }
         template = {
             "metadata": {"labels": labels, "annotations": annotations},
-            "spec": user_pod_spec(simulation, *words),
+            "spec": user_pod_spec(simulation, *words, **more),
         }
         spec = {"replicas": 1, "selector": {"matchLabels": {"app": labels["app"]}}, "template": template}
         control_plane.api.create(
@@ -141,8 +141,7 @@ def test_it_has_no_capability_left_in_any_thread(daemon_set):
 
 
 def test_root_in_another_pod_is_no_operator(control_plane, namespace, daemon_set, simulation):
-    spec = user_pod_spec(simulation, "aimctl", "drain", "gpu0")
-    spec["containers"][0]["securityContext"] = {"privileged": True, "runAsUser": 0}
+    spec = user_pod_spec(simulation, "aimctl", "drain", "gpu0", security={"privileged": True, "runAsUser": 0})
     for name, more in (("root", {}), ("of-the-node", {"hostPID": True, "hostNetwork": True})):
         item = {"metadata": {"name": name}, "spec": {**spec, **more, "restartPolicy": "Never"}}
         pods.created(control_plane.api, namespace, item)
@@ -210,7 +209,7 @@ def pid_on_node(process):
 
 def test_who_holds_a_gpu_in_another_pod_is_told_by_pid_and_command(namespace, daemon_set, make_predictor):
     """By uid 0 without CAP_SYS_PTRACE."""
-    _, pod = make_predictor("holder", "aimd", "sim", "hold", "--gpu", "gpu0", "--", "sleep", "601")
+    _, pod = make_predictor("holder", "aimd", "sim", "hold", "--gpu", "gpu0", "--", "sleep", "601", security={})
     (process,) = until(lambda: pod_processes(pod["metadata"]["uid"], "sleep\x00601\x00"), "the pod holds nothing")
     pid = pid_on_node(process)
     told = lambda: json.loads(daemon_set.aimctl("get", "gpus", "-o", "json"))["gpus"][0]["holders"]  # noqa: E731
