@@ -159,7 +159,8 @@ class Site:
         def agreed() -> bool:
             time.sleep(SECONDS_BETWEEN_LOOKS)  # each costs the API server a dozen requests
             world = self.world()
-            assert (found := consistency.never(world.ledgers)) == []
+            never = consistency.never(world.ledgers)
+            assert not never, never
             found = [*self._unrolled(), *consistency.disagreements(world)]
             wrong[:] = found
             return not found
@@ -169,7 +170,8 @@ class Site:
 
     def is_what_aimctl_shows(self) -> None:
         """What has settled agrees with what people are shown."""
-        assert consistency.disagreements(self.world(self.told_ledger)) == []
+        found = consistency.disagreements(self.world(self.told_ledger))
+        assert not found, found
 
     def cleared(self) -> None:
         """When every service is withdrawn nothing is left anywhere."""
