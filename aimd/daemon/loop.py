@@ -152,14 +152,16 @@ class ControlLoop:
         answer = self._replies[request] = asyncio.get_running_loop().create_future()
         self.post(event_of(request))
         try:
-            result: fx.Answer = await asyncio.wait_for(answer, REPLY_SECONDS)
-        except asyncio.TimeoutError:
+            # wait_for() of Python up to 3.11 forgets to be cancelled if what it waits for ends in the same moment
+            await asyncio.wait({answer}, timeout=REPLY_SECONDS)
+        finally:
+            self._replies.pop(request, None)
+        if not answer.done():
             raise UnreachableError(
                 f"the daemon did not answer within {REPLY_SECONDS:.0f} s; the request may still be carried out",
                 hint="aimctl get plans and aimctl get claims tell whether it was",
-            ) from None
-        finally:
-            self._replies.pop(request, None)
+            )
+        result = answer.result()
         if isinstance(result, AimdError):
             raise result
         assert isinstance(result, kind)

@@ -93,7 +93,8 @@ def _with_pods(claim: Claim, requests: Iterable[PodRequest]) -> Claim:
     }
     pods = tuple(made[number] for number in sorted(made))
     spec = replace(requests[-1].spec, replicas=len(pods))
-    assignments = tuple(a for a in claim.assignments if a.replica in numbers.values())
+    moved = {one.replica for one in claim.pods if one.replica in made and _moved(one, made[one.replica])}
+    assignments = tuple(a for a in claim.assignments if a.replica in numbers.values() and a.replica not in moved)
     claim = replace(claim, spec=spec, pods=pods, assignments=assignments)
     if claim.state is ClaimState.SWITCHING:
         return claim
@@ -102,6 +103,14 @@ def _with_pods(claim: Claim, requests: Iterable[PodRequest]) -> Claim:
     if claim.state is ClaimState.PENDING and claim.message is not None:
         return claim
     return replace(claim, state=ClaimState.PENDING, reason=Reason.NO_ROOM, message=WAITS)
+
+
+def _moved(before: PodReplica, after: PodReplica) -> bool:
+    """Whether a ResourceClaim was allocated something else than before."""
+    there, now = before.asks, after.asks
+    return after.device is not None and (there.mode, there.partition, there.memory_units, there.guarantee) != (
+        *(now.mode, now.partition, now.memory_units, now.guarantee),
+    )
 
 
 def _with_guarantees(claim: Claim, claims: Iterable[Claim], slots: int) -> Claim:

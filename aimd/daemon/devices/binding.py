@@ -28,7 +28,9 @@ log = logging.getLogger("aimd.devices")
 
 Object = Mapping[str, Any]
 LOOK_SECONDS = 1.0
+SOON_SECONDS = 0.2  # a pod is nominated before its claim is allocated, and nothing tells of that
 AGAIN_SECONDS = 5.0  # between two reads of a claim of which nothing is heard
+PATIENCE_SECONDS = 3.0  # with what is in the way: processes of a pod that has just ended hold a GPU a moment longer
 INVALID = "InvalidClaim"
 _Key = tuple[str, str]  # namespace and name
 _Which = tuple[tuple[str, str, str, str], ...]
@@ -40,6 +42,7 @@ class Binding:
     Args:
         pods: those that are about to be bound to this node, and those that are.
         changed: set whenever they are others.
+        patience_seconds: how long an obstacle may stand before the scheduler is told to look elsewhere.
     """
 
     def __init__(
@@ -49,12 +52,16 @@ class Binding:
         offering: Offering,
         pods: Callable[[], Iterable[Pod]],
         changed: asyncio.Event,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._reservations = reservations
         self._claims = claims
         self._offering = offering
         self._pods = pods
         self._changed = changed
+        self._patience_seconds = patience_seconds
+        self._failing: dict[_Key, tuple[_Which, float]] = {}  # since when (CLOCK_MONOTONIC seconds)
+        self._soon = False  # a claim is about to be allocated
         self._read: dict[_Key, tuple[str, float]] = {}  # version of the pod, and when to read again
         self._given_up: dict[_Key, _Which] = {}  # the allocation that has failed
         self._told: dict[_Key, tuple[_Which, Readiness]] = {}
@@ -84,7 +91,7 @@ class Binding:
     async def _something(self) -> None:
         waiting = asyncio.ensure_future(self._changed.wait())
         try:
-            await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
+            await asyncio.wait({waiting}, timeout=SOON_SECONDS if self._soon else LOOK_SECONDS)
         finally:
             waiting.cancel()
         self._changed.clear()
@@ -95,16 +102,17 @@ class Binding:
         waiting = {
             (pod.ref.namespace, name): pod for pod in self._pods() for name in pod.resource_claims if not pod.over
         }
-        for kept in (self._read, self._given_up):
-            for key in [key for key in kept if key not in waiting]:
-                del kept[key]
+        _forget(waiting, self._read, self._given_up)
+        self._soon = False
         for key, pod in waiting.items():
             version, due = self._read.get(key, ("", 0.0))
             if version == pod.version and now < due:
                 continue
             item = await asyncio.to_thread(self._claims.claim_named, *key)
-            self._read[key] = (pod.version, now + AGAIN_SECONDS)
-            if item is not None:
+            allocated = item is not None and bool((item.get("status") or {}).get("allocation"))
+            self._soon = self._soon or not allocated
+            self._read[key] = (pod.version, now + (AGAIN_SECONDS if allocated else SOON_SECONDS))
+            if item is not None and allocated:
                 await self._look(item, pod)
 
     async def _look(self, item: Object, pod: Pod) -> None:
@@ -125,9 +133,9 @@ class Binding:
     async def _follow_ledger(self) -> None:
         """Say what became of claims whose pods are not bound yet; give back those that have lost their allocation."""
         waiting = {_key(one.allocation.claim): one for one in self._reservations.kept().values() if not one.prepared}
-        self._told = {key: told for key, told in self._told.items() if key in waiting}
+        _forget(waiting, self._told, self._failing)
         for key, one in waiting.items():
-            ref, readiness, which = one.allocation.claim, one.worst.readiness, _kept_which(one)
+            ref, readiness, which = one.allocation.claim, self._readiness(key, one), _kept_which(one)
             news = readiness is not Readiness.WAITING and self._told.get(key) != (which, readiness)
             version, due = self._read.get(key, ("", 0.0))
             if not news and time.monotonic() < due:
@@ -141,6 +149,17 @@ class Binding:
                 await self._fail(item, one.outcomes)
             elif readiness is Readiness.READY and await self._tell(item, one.outcomes):
                 self._told[key] = (which, readiness)
+
+    def _readiness(self, key: _Key, one: Kept) -> Readiness:
+        """As it is, but what has only begun to fail may still come right."""
+        readiness, which, now = one.worst.readiness, _kept_which(one), time.monotonic()
+        if readiness is not Readiness.FAILED:
+            self._failing.pop(key, None)
+            return readiness
+        before, since = self._failing.get(key, ((), now))
+        if before != which:
+            self._failing[key] = (which, since := now)
+        return readiness if now >= since + self._patience_seconds else Readiness.WAITING
 
     async def _fail(self, item: Object, outcomes: Mapping[str, Outcome]) -> None:
         """The allocation cannot be carried out; the taint comes first, or the scheduler would choose the same again."""
@@ -167,6 +186,12 @@ class Binding:
                 return False
             log.info("claim %s: %s", ref, "; ".join(sorted(one.message for one in outcomes.values())))
         return True
+
+
+def _forget(waiting: Mapping[_Key, object], *kept: dict[_Key, Any]) -> None:
+    for each in kept:
+        for key in [key for key in each if key not in waiting]:
+            del each[key]
 
 
 def _key(ref: ClaimRef) -> _Key:
