@@ -77,16 +77,16 @@ class Cluster(Protocol):
         """This node's own NodePartitions; None while there is none."""
         ...
 
-    def write(self, key: str, work: Callable[[Objects], None]) -> bool:
+    def write(self, key: str, work: Callable[[Objects], None], *, urgent: bool = True) -> bool:
         """Have the work done soon in the adapter's thread, and again until it raises nothing.
 
         The key's first word is one of WRITE_KINDS. The newest work of a key is the one that is done; it reads what it
         changes and decides anew at each attempt. NotFoundError and InvalidInputError end it; the latter is in the log.
-        False if too much waits already: try at the next occasion.
+        False if too much waits already: try at the next occasion. What is not urgent waits for all that is.
         """
         ...
 
-    def read(self, key: str, work: Callable[[Objects], None]) -> bool:
+    def read(self, key: str, work: Callable[[Objects], None], *, urgent: bool = True) -> bool:
         """Likewise in another thread: what is read waits for nothing that is written, and hands over what it finds."""
         ...
 

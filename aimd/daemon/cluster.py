@@ -169,7 +169,7 @@ class ClusterService:
         asked = self._ask(pods, snapshot, now)
         found = answers(snapshot, asked)
         coming = _coming(pods, found) if now - self._asked_at < ANSWER_SECONDS else frozenset()
-        self._statuses.tell(pods, found, self._services.unread | coming, looks, snapshot)
+        self._statuses.tell(pods, found, self._services.unread | coming, looks, snapshot, now)
         self._events.tell(pods, found, asked, snapshot)
         self._record.tell(snapshot, rivals, self._refused, now)
 

@@ -116,7 +116,7 @@ class Services:
             self._looks.append(Look(key, service, here, gone))
             self._wake()
 
-        if not self._cluster.read(f"service {key[0]}/{key[1]}", work):
+        if not self._cluster.read(f"service {key[0]}/{key[1]}", work, urgent=not one.read >= here):
             return
         one.looked_at = now
         one.due = now + DECLARED_SECONDS if one.declared is not None or not one.read else float("inf")

@@ -1,9 +1,14 @@
-"""InferenceServices are told what their pods here have got: when that changes, and when one is seen that says otherwise."""
+"""InferenceServices are told what their pods here have got: when that changes, and when one is seen that says otherwise.
+
+What neighbours leave of a partition is news for all services on it whenever a pod comes or goes: it is told a little
+later, once for all that has happened meanwhile, and after what is more urgent.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any
 
 from aimd.daemon.cluster_services import Look
@@ -14,6 +19,7 @@ from aimd.planning.sharing.requests import ServiceKey, service_key
 from aimd.planning.sharing.service_status import service_patch
 from aimd.ports_cluster import Cluster, Object, Objects
 
+NEIGHBOURS_SECONDS = 3.0
 Said = tuple[Answer, ...]
 
 
@@ -28,6 +34,7 @@ class ServiceStatuses:
         self._cluster = cluster
         self._now = now
         self._told: dict[ServiceKey, Said] = {}
+        self._later: dict[ServiceKey, float] = {}  # when neighbours are to be told of, in CLOCK_MONOTONIC seconds
         self._gone: dict[ServiceKey, frozenset[str]] = {}  # as of the last check
         self._owed: set[ServiceKey] | None = None  # to be written in any case; None before the first turn
 
@@ -38,6 +45,7 @@ class ServiceStatuses:
         unread: AbstractSet[ServiceKey],
         looks: Iterable[Look],
         snapshot: NodeSnapshot,
+        now: float,
     ) -> None:
         """Have written what is to be said anew.
 
@@ -45,6 +53,7 @@ class ServiceStatuses:
             found: what is answered to pods.
             unread: services of which it is not known yet what is to be answered to all of their pods.
             looks: services as they were seen since the last time.
+            now: CLOCK_MONOTONIC seconds.
         """
         said = _by_service(pods, found)
         if self._owed is None:
@@ -52,11 +61,13 @@ class ServiceStatuses:
             self._owed = _services_of(snapshot) | _services_told(self._cluster.node_partitions())
         self._owed |= {look.key for look in looks if self._differs(look, said.get(look.key, ()))}
         for key in {*said, *self._told, *self._owed} - unread:
-            here = said.get(key, ())
-            if key not in self._owed and self._told.get(key, ()) == here:
+            here, told = said.get(key, ()), self._told.get(key, ())
+            news = key in self._owed or _own(here) != _own(told)
+            if not news and (here == told or now < self._later.setdefault(key, now + NEIGHBOURS_SECONDS)):
                 continue
-            if self._cluster.write(f"service {key[0]}/{key[1]}", self._work(key, here)):
+            if self._cluster.write(f"service {key[0]}/{key[1]}", self._work(key, here), urgent=news):
                 self._owed.discard(key)
+                self._later.pop(key, None)
                 self._told[key] = here
                 if key not in said:
                     del self._told[key]
@@ -87,6 +98,11 @@ def _by_service(pods: Iterable[Pod], found: Mapping[PodRef, Answer]) -> dict[Ser
         if (key := service_key(pod)) is not None:
             said[key] = (*said.get(key, ()), *((found[pod.ref],) if pod.ref in found else ()))
     return said
+
+
+def _own(said: Said) -> list[Answer]:
+    """Without what neighbours leave."""
+    return [replace(one, place=replace(one.place, available_gb=None)) if one.place else one for one in said]
 
 
 def _services_of(snapshot: NodeSnapshot) -> set[ServiceKey]:

@@ -104,14 +104,15 @@ class FakeCluster:
     def node_partitions(self) -> dict[str, Any] | None:
         return None if self.objects.record is None else {**self.objects.record, "spec": self.spec}
 
-    def write(self, key: str, work: Any) -> bool:
+    def write(self, key: str, work: Any, *, urgent: bool = True) -> bool:
         if key in self.full:
             return False
-        self.written.append(key)
+        self.written.append(key if urgent else f"{key} later")
         self._do("write", key, work)
         return True
 
-    def read(self, key: str, work: Any) -> bool:
+    def read(self, key: str, work: Any, *, urgent: bool = True) -> bool:
+        del urgent  # everything is done at once
         self._do("read", key, work)
         return True
 

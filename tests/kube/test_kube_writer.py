@@ -93,6 +93,17 @@ def test_a_work_is_done(api, write):
     assert (writer.statistics().done, writer.statistics().waiting) == (1, 0)
 
 
+def test_what_is_urgent_comes_first(write):
+    writer, gate, done = write(), Gate(), []
+    writer.submit("gate", gate)
+    gate.reached.wait(5)
+    for key, urgent in (("later", False), ("both", True), ("first", True), ("last", False), ("both", False)):
+        writer.submit(key, lambda _, key=key: done.append(key), urgent=urgent)
+    gate.open.set()
+    assert writer.wait_until_idle(5)
+    assert done == ["both", "first", "later", "last"]
+
+
 class Gate:
     """A work that waits to be let through, and tells when it is there."""
 

@@ -89,6 +89,18 @@ def test_the_record_goes_with_its_node() -> None:
     assert turning.cluster.objects.created[0]["ownerReferences"][0]["uid"] == "n2"
 
 
+def test_the_record_is_made_when_its_node_is_there_at_last() -> None:
+    turning = Turning(desk("CPX/NPS1"))
+    turning.cluster.objects.the_node = None
+    turning.turn()
+    written = len(turning.cluster.written)
+    turning.turns(20)
+    assert len(turning.cluster.written) == written
+    turning.cluster.objects.the_node = {"metadata": {"uid": "n2"}}
+    turning.turns(11)
+    assert len(turning.cluster.objects.created) == 1
+
+
 def test_a_record_that_was_deleted_is_made_again_at_once() -> None:
     turning = Turning(desk("CPX/NPS1"))
     turning.turn()

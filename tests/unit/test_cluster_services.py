@@ -11,6 +11,7 @@ from tests.fakes.cluster_turns import KEY, ON, POD, REFRESH_SECONDS, Turning, po
 from tests.unit.planning.desk import desk
 
 ELSEWHERE = {"pod": "llama-9", "node": "node-b", "partitionId": "gpu1/0", "allocatedMemoryGB": 8}
+LLAMA_TOO = {"serving.kserve.io/inferenceservice": "llama-too"}
 UNREACHABLE = UnreachableError("the API server does not answer")
 
 
@@ -143,6 +144,24 @@ def test_a_service_that_declares_something_is_looked_at_every_minute() -> None:
     assert turning.made.ledger.claims["default/llama"].spec.qos.value == "high"
 
 
+def test_a_service_that_begins_to_declare_something_is_looked_at_every_minute_from_then_on() -> None:
+    turning = turning_with(POD)
+    turning.turns(100, every=1)
+    turning.cluster.objects.services[KEY]["spec"] = {"gpuSharing": {"qosPriority": "low"}}
+    turning.cluster.the_pods = (replace(POD, version="2"),)
+    turning.turns(10)
+    assert turning.made.ledger.claims["default/llama"].spec.qos.value == "low"
+    turning.cluster.objects.services[KEY]["spec"]["gpuSharing"]["qosPriority"] = "high"
+    turning.turns(61, every=1)
+    assert turning.made.ledger.claims["default/llama"].spec.qos.value == "high"
+
+
+def test_a_pod_of_a_service_that_declares_nothing_costs_a_look_and_a_check() -> None:
+    turning = turning_with(POD)
+    turning.turns(300, every=1)
+    assert looks(turning) == 2 + 1  # and one to write
+
+
 def test_a_new_pod_waits_until_its_service_was_read_after_it_came() -> None:
     turning = turning_with(POD, sharing={"enabled": True, "memoryLimitGB": 4})
     turning.cluster.objects.services[KEY]["spec"]["gpuSharing"]["memoryLimitGB"] = 6
@@ -223,6 +242,23 @@ def test_after_a_restart_a_mistake_stays_told_until_the_service_was_read() -> No
     first.cluster.retry()
     again.turn()
     assert len(first.cluster.objects.patched) == patched
+
+
+def test_what_neighbours_leave_is_told_a_little_later_once_for_all() -> None:
+    turning = turning_with(POD, pod(2, labels=LLAMA_TOO))
+    turning.turns(10)
+    assert turning.sharing["partitionInfo"]["availableMemoryGB"] == 8
+    patched, turning.cluster.written = len(turning.cluster.objects.patched), []
+    more = [pod(number, labels=LLAMA_TOO, annotations=ON | {"aimd.dev/memory-limit-gb": "1"}) for number in range(3, 7)]
+    for number in range(1, 5):
+        turning.cluster.the_pods = (POD, pod(2, labels=LLAMA_TOO), *more[:number])
+        turning.turn(0.5)
+        assert turning.sharing["partitionInfo"]["availableMemoryGB"] == 8
+    turning.turns(3)
+    assert turning.sharing["partitionInfo"]["availableMemoryGB"] == 4
+    assert len(turning.cluster.objects.patched) == patched + 1
+    assert turning.cluster.written.count("service default/llama later") == 1
+    assert "service default/llama" not in turning.cluster.written
 
 
 def test_a_service_is_not_told_that_a_pod_waits_which_has_its_place_at_once() -> None:

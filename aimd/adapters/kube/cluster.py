@@ -82,11 +82,11 @@ class KubeCluster:
     def node_partitions(self) -> Object | None:
         return next(iter(self._partitions.things()), None)
 
-    def write(self, key: str, work: Work) -> bool:
-        return self._writer.submit(key, work)
+    def write(self, key: str, work: Work, *, urgent: bool = True) -> bool:
+        return self._writer.submit(key, work, urgent=urgent)
 
-    def read(self, key: str, work: Work) -> bool:
-        return self._reader.submit(key, work)
+    def read(self, key: str, work: Work, *, urgent: bool = True) -> bool:
+        return self._reader.submit(key, work, urgent=urgent)
 
     def tell(self, about: PodRef | ObjectRef, reason: str, message: str, *, warning: bool = False) -> None:
         if isinstance(about, PodRef):

@@ -57,7 +57,7 @@ class EventRecorder:
             if not allowed:
                 self._held_back += 1
                 return
-        self._writer.submit(f"event {_name(story)}", lambda _: self._send(story), optional=True)
+        self._writer.submit(f"event {_name(story)}", lambda _: self._send(story), urgent=False, optional=True)
 
     def _send(self, story: Story) -> None:
         """What is there of the Event becomes what it is by now, whatever has been sent before."""

@@ -31,11 +31,15 @@ _STUMBLED = "stumbled"  # a work over an object that is not as agreed: it will a
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A work in the queue; `due` and `since` (when its key came) in clock seconds, `optional`: it may be lost."""
+    """A work in the queue; `due` and `since` (when its key came) in clock seconds, `optional`: it may be lost.
+
+    What is not `urgent` waits for all that is and may be done.
+    """
 
     work: Work
     due: float
     since: float
+    urgent: bool
     optional: bool
     failures: int = 0
 
@@ -79,21 +83,21 @@ class Writer:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, key: str, work: Work, *, optional: bool = False) -> bool:
+    def submit(self, key: str, work: Work, *, urgent: bool = True, optional: bool = False) -> bool:
         """Have it done instead of what waits with this key; False if there is no room.
 
-        A key that fails keeps its pause. What is optional has half of the room and is tried five times.
+        A key that fails keeps its pause, one that is urgent stays it. What is optional has half of the room and is tried five times.
         """
         with self._changed:
             before = self._queue.get(key)
             if before is not None:
-                self._queue[key] = replace(before, work=work, optional=optional)
+                self._queue[key] = replace(before, work=work, urgent=urgent or before.urgent, optional=optional)
             elif len(self._queue) >= (KEYS // 2 if optional else KEYS):
                 self._counts.dropped(key, _FULL)
                 return False
             else:
                 now = self._clock()
-                self._queue[key] = _Waiting(work, now, now, optional)
+                self._queue[key] = _Waiting(work, now, now, urgent, optional)
             self._changed.notify_all()
         return True
 
@@ -154,14 +158,19 @@ class Writer:
                 if not self._queue:
                     self._changed.wait()
                     continue
-                key = min(self._queue, key=lambda each: self._queue[each].due)  # the first of those of the same time
-                seconds = max(self._queue[key].due, self._not_before) - self._clock()
+                now = self._clock()
+                key = min(self._queue, key=lambda each: self._rank(self._queue[each], now))  # the first of the same
+                seconds = self._rank(self._queue[key], now)[0] - now
                 if seconds <= 0:
                     waiting = self._queue.pop(key)
                     self._busy = key, waiting.failures > 0
                     return key, waiting
                 self._changed.wait(seconds)
         return None
+
+    def _rank(self, waiting: _Waiting, now: float) -> tuple[float, bool, float]:
+        """By when it may be done, and its place among all that may be done now."""
+        return max(waiting.due, self._not_before, now), not waiting.urgent, waiting.due
 
     def _succeeded(self, key: str, waiting: _Waiting) -> None:
         with self._changed:
