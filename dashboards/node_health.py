@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dashboards.board import Board, Panel, Query, Row
+from dashboards.cluster_row import CLUSTER_ROW
 from dashboards.words import BAD, INSTANCES, NODE, OK, RATE, WARN, quantile
 
 YES_NO = (("0", "no", BAD), ("1", "yes", OK))
@@ -190,6 +191,6 @@ BOARD = Board(
     "aimd-node-health",
     "aimd / Node health",
     "Whether the daemons are well, and what of their nodes needs a person.",
-    (STATE_ROW, CLAIM_ROW, DAEMON_ROW),
+    (STATE_ROW, CLAIM_ROW, DAEMON_ROW, CLUSTER_ROW),
     (INSTANCES,),
 )

@@ -251,10 +251,88 @@ DISPATCH = (
     ),
 )
 
+CLUSTER = (
+    Alert(
+        "AimdClusterSyncStale",
+        # Where the resource itself is missing there is an alert of its own.
+        "(aim_kube_synced == 0 or time() - aim_kube_last_word_timestamp_seconds > 300)\n"
+        "unless on (instance, resource) aim_kube_resource_missing == 1",
+        "10m",
+        "page",
+        "aimd on {{ $labels.instance }} does not know what the cluster wants of it ({{ $labels.resource }})",
+        "For 10 minutes it has not been told, or never was since it began: new pods get no partition. What is placed goes on.",
+    ),
+    Alert(
+        "AimdClusterDisconnected",
+        "aim_kube_watch_connected == 0\nunless on (instance, resource) aim_kube_resource_missing == 1",
+        "5m",
+        "ticket",
+        "The API server does not tell aimd on {{ $labels.instance }} of {{ $labels.resource }}",
+        "For 5 minutes every attempt has failed; a watch that ends in its time is none.",
+    ),
+    Alert(
+        "AimdClusterResourceMissing",
+        "aim_kube_resource_missing == 1",
+        "10m",
+        "ticket",
+        "The cluster of {{ $labels.instance }} has no {{ $labels.resource }}",
+        "The API server does not know the resource for 10 minutes: its CRD is not installed, or was removed.",
+    ),
+    Alert(
+        "AimdClusterWritesFailing",
+        "aim_kube_writes_failing > 0",
+        "10m",
+        "ticket",
+        "aimd on {{ $labels.instance }} cannot write to the cluster ({{ $labels.kind }})",
+        "For 10 minutes the last attempt of {{ $value }} writes has failed: what the cluster shows of the node is old.",
+    ),
+    Alert(
+        "AimdClusterWritesGivenUp",
+        grew('aim_kube_writes_dropped_total{kind!="event",reason!="not_found"}', 15),
+        "",
+        "ticket",
+        "aimd on {{ $labels.instance }} has given up a write to the cluster ({{ $labels.kind }}, {{ $labels.reason }})",
+        "The API server or a policy does not accept it; it is not tried again until something changes.",
+    ),
+    Alert(
+        "AimdClusterPartStopped",
+        "aim_kube_turn_idle_seconds > 60 or on (instance) min by (instance) (aim_kube_thread_running) == 0",
+        "1m",
+        "page",
+        "A part of aimd on {{ $labels.instance }} that follows the cluster has stopped",
+        "New pods get no partition, or nothing is written. Leases and claims go on. This is a defect of aimd.",
+    ),
+    Alert(
+        "AimdClusterTurnsFailing",
+        grew("aim_kube_turn_failures_total", 15),
+        "",
+        "ticket",
+        "aimd on {{ $labels.instance }} could not compare its node with the cluster",
+        "It is tried again, later and later. This is a defect of aimd; the journal has a traceback.",
+    ),
+    Alert(
+        "AimdConflictingManager",
+        "aim_kube_conflicting_managers > 0",
+        "5m",
+        "ticket",
+        "Something else manages the partitions of {{ $labels.instance }}",
+        "{{ $value }} other managers were found on the node: aimd changes no mode there, so that they do not fight.",
+    ),
+    Alert(
+        "AimdClusterSpecRefused",
+        "aim_kube_spec_refused == 1",
+        "5m",
+        "ticket",
+        "The NodePartitions of {{ $labels.instance }} ask for what is not carried out",
+        "For 5 minutes their spec has had a mistake, or could not be carried out as things are.",
+    ),
+)
+
 GROUPS = (
     Group("aimd-daemon", DAEMON),
     Group("aimd-partitions", PARTITIONS),
     Group("aimd-dispatch", DISPATCH),
+    Group("aimd-cluster", CLUSTER),
     Group("aimd-slo-recordings", burn.RECORDINGS),
     Group("aimd-slo", burn.ALERTS),
 )

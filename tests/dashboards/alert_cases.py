@@ -103,6 +103,8 @@ FINDING = {"kind": "over-limit", "model": "llama"}
 LOST = {"kind": "ledger_quarantined"}
 CPX = {"compute_mode": "CPX", "memory_mode": "NPS1"}
 CHANGE = {"from": "SPX/NPS1", "to": "CPX/NPS1", "result": "failed"}
+PODS, OWN = {"resource": "pods"}, {"resource": "nodepartitions"}
+GIVEN_UP = "aim_kube_writes_dropped_total"
 PAGE_LONG, PAGE_SHORT = 60, 5
 CASES = (
     state("AimdDown", "up", ON, 0, 2, good=1),
@@ -257,6 +259,69 @@ CASES = (
         (50, 59, 64, 100),
         (),
     ),
+    state("AimdClusterSyncStale", "aim_kube_synced", ON, 0, 10, good=1, **PODS),
+    Case(
+        "AimdClusterSyncStale",  # told at minute 20 last, at 60 again
+        {series("aim_kube_last_word_timestamp_seconds", ON, **PODS): "0+60x20 1200x39 3600+60x60"},
+        ON | PODS,
+        (19, 34),
+        (36, 59),
+        (61, 90),
+    ),
+    Case(
+        "AimdClusterSyncStale",  # the resource itself is missing, as another alert says
+        {
+            series("aim_kube_synced", ON, **OWN): "0x60",
+            series("aim_kube_resource_missing", ON, **OWN): "1x60",
+            series("aim_kube_resource_missing", ON, **PODS): "0x60",
+        },
+        ON | OWN,
+        (20, 50),
+        (),
+        (),
+    ),
+    state("AimdClusterDisconnected", "aim_kube_watch_connected", ON, 0, 5, good=1, **PODS),
+    Case(
+        "AimdClusterDisconnected",
+        {
+            series("aim_kube_watch_connected", ON, **OWN): "0x60",
+            series("aim_kube_resource_missing", ON, **OWN): "1x60",
+        },
+        ON | OWN,
+        (20, 50),
+        (),
+        (),
+    ),
+    state("AimdClusterResourceMissing", "aim_kube_resource_missing", ON, 1, 10, **OWN),
+    state("AimdClusterWritesFailing", "aim_kube_writes_failing", ON, 2, 10, kind="node"),
+    *counter("AimdClusterWritesGivenUp", GIVEN_UP, ON, 15, kind="service", reason="invalid"),
+    Case(
+        "AimdClusterWritesGivenUp",  # an Event that is lost, and an object that went before it was told
+        {
+            series(GIVEN_UP, ON, kind="event", reason="full"): "0x19 9x60",
+            series(GIVEN_UP, ON, kind="service", reason="not_found"): "0x19 9x60",
+        },
+        ON | {"kind": "service", "reason": "not_found"},
+        (19, 25),
+        (),
+        (),
+    ),
+    state("AimdClusterPartStopped", "aim_kube_turn_idle_seconds", ON, 61, 1, good=1),
+    Case(
+        "AimdClusterPartStopped",
+        {
+            series("aim_kube_turn_idle_seconds", ON): "0x100",
+            series("aim_kube_thread_running", ON, part="pods"): "1x100",
+            series("aim_kube_thread_running", ON, part="writes"): "1x19 0x20 1x60",
+        },
+        {"instance": "node-a"},
+        (19, 20),
+        (21, 38),
+        (41, 70),
+    ),
+    *counter("AimdClusterTurnsFailing", "aim_kube_turn_failures_total", ON, 15),
+    state("AimdConflictingManager", "aim_kube_conflicting_managers", ON, 1, 5),
+    state("AimdClusterSpecRefused", "aim_kube_spec_refused", ON, 1, 5),
     state("AimdThroughputBelowFloor", "aim_model_slo_met", MODEL, 0, 10, good=1, objective="throughput"),
     *burn("AimdErrorBudgetBurn1H", {"reason": "failed"}, 0.2, 60, 5),
     *burn("AimdErrorBudgetBurn6H", {"reason": "failed"}, 0.08, 360, 30),

@@ -2,7 +2,8 @@
 
 gpu0 is in CPX: `chat` (high, two replicas, an objective of latency that some requests miss on purpose) and, on the same
 partition as its first, `embed` (medium). gpu1 is one partition of `batch` (low), which always runs two leases of its limit
-of two and has one waiting. gpu2 has no claims and is switched from one mode to another. A director does what operators do.
+of two and has one waiting. gpu2 has no claims and is switched from one mode to another. A director does what operators do,
+and troubles the cluster that the node is in.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.dashboards.load_cluster import LoadCluster
 from tests.dashboards.load_truth import LEASE_SECONDS, Operation, Request, Truth
 from tests.e2e.programs import AIMCTL, ROOT, Daemon
 
@@ -83,12 +84,14 @@ class Scene:
     def __init__(self, home: Path, port: int, library: Path | None = None) -> None:
         self.home = home
         self.config = home / "aimd.toml"
+        self.cluster = LoadCluster(home)
         probing = f'hip_library = "{library}"\nprobe_seconds = 1.0\n' if library else 'memory_probe = "off"\n'
         self.settings = (
             f"poll_seconds = 0.2\n{probing}"
             f"[placement]\nslots_per_partition = {SLOTS}\norphan_grace_seconds = 1.0\n"
             f"[dispatch]\nmodel_queue_cap = {QUEUE_LIMIT}\nlease_max_seconds = {LEASE_SECONDS}\n"
             f'[metrics]\nlisten = "127.0.0.1:{port}"\n'
+            f"{self.cluster.settings}"
         )
         self.config.write_text(self.settings)
         self.daemon = Daemon(home, "mi300x:3", "--config", str(self.config))
@@ -106,6 +109,10 @@ class Scene:
     def start(self) -> None:
         """The daemon is ready and has the claims; nothing uses them."""
         self.daemon.start()
+        deadline = time.monotonic() + 30
+        while not self.cluster.written():
+            assert time.monotonic() < deadline, self.daemon.log
+            time.sleep(0.05)
         for name, options in GRANTS.items():
             self.operate("assign", "ok", "claim", name, *options)
 
@@ -153,6 +160,8 @@ class Scene:
         """Of what has ended so far."""
         truth = Truth.read(sorted(self.home.glob("*.record")), self.operations, self.began, self.ended or time.time())
         truth.requests.extend(self._lost)
+        truth.asked.extend(self.cluster.asked())
+        truth.cuts.extend(self.cluster.cuts)
         return truth
 
     def close(self) -> None:
@@ -163,6 +172,7 @@ class Scene:
         if self._director is not None:
             self._director.join()
         self.daemon.close()
+        self.cluster.close()
 
     # -- what operators do -------------------------------------------------------------------------------------
 
@@ -175,7 +185,7 @@ class Scene:
         return done
 
     def _direct(self) -> None:
-        acts: list[Callable[[int], None]] = [self._switch, self._lose, self._visit, self._tend]
+        acts = [self._switch, self._lose, self.cluster.trouble, self._visit, self._tend]
         number = 0
         try:
             while not self._over.wait(0.5):

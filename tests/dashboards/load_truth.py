@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aimd.sim.activity import SMOOTHING_SECONDS
+from tests.dashboards.load_cluster import Asked
 
 SLACK_SECONDS = 0.03
 LEASE_SECONDS = 3.0  # after which the scene's daemon revokes a lease
@@ -85,6 +86,8 @@ class Truth:
     operations: list[Operation] = field(default_factory=list)
     began: float = 0.0
     ended: float = 0.0
+    asked: list[Asked] = field(default_factory=list)
+    cuts: list[float] = field(default_factory=list)
 
     @classmethod
     def read(cls, paths: Iterable[Path], operations: list[Operation], began: float, ended: float) -> Truth:

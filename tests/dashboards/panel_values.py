@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import aimd
 from aimd.domain.metering import BUCKETS_SECONDS
+from tests.dashboards.cluster_values import CLUSTER
 from tests.dashboards.expected_values import Bounds, about
 from tests.dashboards.load_scene import CHAT_TARGET_SECONDS, FLOORS, GPUS, SLOTS
 from tests.dashboards.load_seen import PLACES, SAMPLE_AGE_SECONDS, WINDOW
@@ -331,5 +332,5 @@ VALUES: Mapping[str, Mapping[str, tuple[Check, ...]]] = {
     "partition-utilization": PARTITIONS,
     "model-performance": MODELS,
     "scheduler-metrics": SCHEDULER,
-    "node-health": HEALTH,
+    "node-health": {**HEALTH, **CLUSTER},
 }

@@ -18,7 +18,9 @@ from typing import Any
 from aimd.adapters.metrics.labels import MOST_MODELS
 from aimd.dispatch import Client
 from aimd.sim.client import SimClient
+from tests.dashboards.load_cluster import NODE, LoadCluster
 from tests.e2e.programs import AIMCTL, ROOT, Daemon
+from tests.fakes.kube_api import NODES, PARTITIONS
 from tests.integration.unix_http import ask
 
 GIB = 1 << 30
@@ -52,6 +54,8 @@ class TroubleScene:
             "poll_seconds = 0.2\nmemory_overrun_seconds = 0.3\n"
             f'[dispatch]\nqueue_cap = {QUEUE_CAP}\n[metrics]\nlisten = "127.0.0.1:{port}"\n'
         )
+        self._cluster = LoadCluster(home)
+        self._settings += self._cluster.settings
         self._config.write_text(self._settings)
         self._faults = home / "faults"
         self.daemon = Daemon(home, "mi300x:4", "--config", str(self._config))
@@ -63,6 +67,7 @@ class TroubleScene:
 
     def start(self) -> None:
         self.daemon.start()
+        self._until(lambda: self._cluster.written() and self._in_cluster("conflicting_managers") == [])
         slo = ("--slo-latency", str(LATE_SECONDS), "--slo-objective", "0.99")
         self._done("claim", "llama", "--memory", "4", "--compute", "CPX", "--partition", "gpu0/0", "--limit", "2", *slo)
         self._done("claim", "gone", "--memory", "4", "--partition", "gpu0/1", "--guarantee", "2")
@@ -76,7 +81,8 @@ class TroubleScene:
         troubles = (
             self.orphan, self.memory_overrun, self.burning, self.full_queue, self.failed_change, self.unfit_settings,
             self.stuck_change, self.left_behind, self.unattributed, self.failing_ledger, self.failed_reload,
-            self.many_models, self.restarting, self.broken_ledger, self.down,
+            self.many_models, self.refused_write, self.failing_write, self.rival, self.missing_resource,
+            self.cluster_away, self.restarting, self.broken_ledger, self.down,
         )  # fmt: skip
         for trouble in troubles:
             trouble()
@@ -92,6 +98,7 @@ class TroubleScene:
         if self._client is not None:
             self._client.close()
         self.daemon.close()
+        self._cluster.close()
 
     # -- troubles ----------------------------------------------------------------------------------------------
 
@@ -169,6 +176,38 @@ class TroubleScene:
             answer = ask(self.daemon.socket, f"/v1/claims/m{number}", "PUT", {"memory_gb": 0.01, "partition": "gpu3/0"})
             assert answer.status in (200, 201), answer
 
+    def refused_write(self) -> None:
+        """The node's record asks for a mode that there is not, and the API server does not take what is said of it."""
+        self._cluster.api.fail("patch", PARTITIONS, code=422)
+        self._ask_for("XYZ")
+        self._until(lambda: self._writes("dropped") == 1)
+
+    def failing_write(self) -> None:
+        self._cluster.api.fail("patch", PARTITIONS, times=1 << 30, code=503)
+        self._ask_for("ZYX")
+        self._until(lambda: self._writes("failing") == 1)
+
+    def rival(self) -> None:
+        """Another manager has labelled the node; whether there is one is looked up when a daemon begins."""
+        self._cluster.api.heal()
+        labels = {"dcm.amd.com/gpu-config-profile-state": "success"}
+        self._cluster.api.put(NODES, {"metadata": {"name": NODE, "labels": labels}})
+        self.daemon.stop(signal.SIGKILL)
+        self.daemon.start()
+        self._until(lambda: bool(self._in_cluster("conflicting_managers")))
+
+    def missing_resource(self) -> None:
+        """Somebody removes the CRD."""
+        self._cluster.api.unserved.add(PARTITIONS)
+        self._cluster.api.end_watches()
+        self._until(lambda: any(watch["missing"] for watch in self._in_cluster("watches")))
+
+    def cluster_away(self) -> None:
+        """The API server answers nothing but errors, also to the daemons that begin meanwhile."""
+        self._cluster.api.fail("*", "*", times=1 << 30, code=503)
+        self._cluster.api.cut_watches()
+        self._until(lambda: not any(watch["connected"] for watch in self._in_cluster("watches")))
+
     def restarting(self) -> None:
         for _ in range(RESTARTS):
             self.daemon.stop(signal.SIGKILL)
@@ -184,6 +223,21 @@ class TroubleScene:
 
     def down(self) -> None:
         self.daemon.stop()
+
+    # -- the cluster -------------------------------------------------------------------------------------------
+
+    def _ask_for(self, mode: str) -> None:
+        record = self._cluster.api.get(PARTITIONS, NODE)
+        generation = record["metadata"].get("generation", 1) + 1
+        metadata = {**record["metadata"], "generation": generation}
+        self._cluster.api.put(PARTITIONS, {**record, "metadata": metadata, "spec": {"layout": {"gpu3": mode}}})
+
+    def _in_cluster(self, field: str) -> Any:
+        return self.daemon.get("cluster")[field]
+
+    def _writes(self, field: str) -> int:
+        [node] = [each for each in self._in_cluster("writes") if each["kind"] == "node"]
+        return node[field]
 
     # -- means -------------------------------------------------------------------------------------------------
 
