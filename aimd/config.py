@@ -129,12 +129,19 @@ class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         node: name of the Node object; None: $NODE_NAME, else the machine's name.
         kubeconfig: a file; None: the service account of the pod that aimd runs in.
         refresh_seconds: how often a status is written that has not changed.
+        devices: whether partitions are offered to the scheduler as devices (Dynamic Resource Allocation).
+        kubelet_root, cdi_directory: folders of the kubelet, and of what container runtimes read about devices.
+        device_root: folder of the node's device files, kfd and dri/renderD128 and so on.
     """
 
     enabled: bool = False
     node: str | None = None
     kubeconfig: str | None = None
     refresh_seconds: Annotated[float, msgspec.Meta(ge=60, le=86400)] = 300.0
+    devices: bool = False
+    kubelet_root: str = "/var/lib/kubelet"
+    cdi_directory: str = "/var/run/cdi"
+    device_root: str = "/dev"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

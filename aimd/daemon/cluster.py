@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timezone
+from typing import Any, Protocol
 
 from aimd.daemon.cluster_events import PodEvents
 from aimd.daemon.cluster_record import NodeRecord
@@ -26,7 +27,7 @@ from aimd.domain.pod import Pod, PodRef
 from aimd.planning import effects as fx
 from aimd.planning.sharing.answers import NOT_YET, Answer, answers
 from aimd.planning.sharing.desired import node_spec
-from aimd.planning.sharing.requests import Asked, ServiceKey, requests_of, service_key
+from aimd.planning.sharing.requests import Asked, ServiceKey, requests_of, service_key, with_devices
 from aimd.ports_cluster import Cluster
 
 log = logging.getLogger("aimd.cluster")
@@ -40,6 +41,18 @@ DOUBLINGS = 6
 Reconfigure = Callable[[fx.Reconfigured], list[str]]
 
 
+class Devices(Protocol):
+    """What gives partitions to pods by the scheduler's word (daemon.devices)."""
+
+    def serves(self, pod: Pod) -> bool:
+        """Whether the pod has its partition by a ResourceClaim, or may have."""
+        ...
+
+    def wake(self) -> None:
+        """Something in the cluster is otherwise."""
+        ...
+
+
 class ClusterService:
     """One per daemon, on the control loop's thread.
 
@@ -49,6 +62,7 @@ class ClusterService:
         post: hands an event to the control loop.
         about: further fields of the node's record.
         refresh_seconds: how often it is made sure that statuses are as they should be.
+        devices: what gives partitions to pods by the scheduler's word, if anything does.
 
     Attributes:
         failures: turns that have ended by a defect.
@@ -63,8 +77,10 @@ class ClusterService:
         reconfigure: Reconfigure,
         about: Mapping[str, str],
         refresh_seconds: float,
+        devices: Devices | None = None,
     ) -> None:
         self.cluster = cluster
+        self._devices = devices
         self.failures = 0
         self._shown = shown
         self._post = post
@@ -113,7 +129,17 @@ class ClusterService:
         """For any thread."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, before an answer that took its time
-                self._loop.call_soon_threadsafe(self._changed.set)
+                self._loop.call_soon_threadsafe(self._something_changed)
+
+    def declared(self, pod: Pod) -> Mapping[str, Any]:
+        """`spec.gpuSharing` of the pod's InferenceService, as far as it is known."""
+        key = service_key(pod)
+        return (self._services.declared.get(key) or {}) if key is not None else {}
+
+    def _something_changed(self) -> None:
+        self._changed.set()
+        if self._devices is not None:
+            self._devices.wake()
 
     async def _keep_turning(self) -> None:
         """A defect, or an object that nobody thought of, ends one turn: the next comes, later and later, and says so."""
@@ -167,7 +193,7 @@ class ClusterService:
         pods = self.cluster.pods()
         looks = self._services.refresh(pods, now)
         asked = self._ask(pods, snapshot, now)
-        found = answers(snapshot, asked)
+        found = answers(snapshot, with_devices(asked, pods, snapshot.claims))
         coming = _coming(pods, found) if now - self._asked_at < ANSWER_SECONDS else frozenset()
         self._statuses.tell(pods, found, self._services.unread | coming, looks, snapshot, now)
         self._events.tell(pods, found, asked, snapshot)
@@ -187,7 +213,8 @@ class ClusterService:
 
     def _ask(self, pods: tuple[Pod, ...], snapshot: NodeSnapshot, now: float) -> Asked:
         services = self._services
-        asked = requests_of(pods, services.declared, _finding(snapshot), snapshot.claims, services.unread)
+        by_device = self._devices.serves if self._devices is not None else _by_no_device
+        asked = requests_of(pods, services.declared, _finding(snapshot), snapshot.claims, services.unread, by_device)
         if self._asked is None or asked.requests != self._asked.requests:
             self._post(fx.PodsSeen(asked.requests))
             self._asked_at = now
@@ -199,6 +226,10 @@ def _coming(pods: Iterable[Pod], found: Mapping[PodRef, Answer]) -> frozenset[Se
     """Services of pods that the node has not come to yet."""
     waiting = (pod for pod in pods if pod.ref in found and found[pod.ref].message == NOT_YET)
     return frozenset(key for pod in waiting if (key := service_key(pod)) is not None)
+
+
+def _by_no_device(_pod: Pod) -> bool:
+    return False
 
 
 def _finding(snapshot: NodeSnapshot) -> Callable[[str], str]:

@@ -15,10 +15,15 @@ OF_CLUSTER = "cluster:"  # begins the digest of a layout that is not the file's
 
 
 class Effective:
-    """Makes the events that tell the control loop what counts, from either side; `config` is as at the start."""
+    """Makes the events that tell the control loop what counts, from either side; `config` is as at the start.
+
+    Attributes:
+        policy: the one that counts.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self.policy = policy_of(config)
         self._spec = NodeSpec()
         self._rivals: tuple[str, ...] = ()
         self._digest = config.layout_digest()
@@ -52,7 +57,7 @@ class Effective:
 
     def _event(self) -> fx.Reconfigured:
         layout = self._config.modes() if self._spec.layout is None else self._spec.layout
-        policy = with_spec(policy_of(self._config), self._spec, self._rivals)
-        event = fx.Reconfigured(policy, layout, self._digest_now, self._digest, self._layout)
+        self.policy = with_spec(policy_of(self._config), self._spec, self._rivals)
+        event = fx.Reconfigured(self.policy, layout, self._digest_now, self._digest, self._layout)
         self._digest, self._layout = event.layout_digest, layout
         return event

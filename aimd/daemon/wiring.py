@@ -27,7 +27,7 @@ from aimd.adapters.metrics.instruments import Instruments
 from aimd.adapters.processes import LinuxProcesses, boot_id, command_of, start_time_of
 from aimd.adapters.unix.peer import Operators
 from aimd.config import Config
-from aimd.daemon.cluster_setup import cluster_service, taking_part
+from aimd.daemon.cluster_setup import cluster_part, standing_of, taking_part
 from aimd.daemon.counting import CountedControl, CountedLedger, TimedReconciler, counted_reload
 from aimd.daemon.dispatch_service import DispatchService
 from aimd.daemon.dispatch_setup import dispatch_service
@@ -166,15 +166,15 @@ async def run(
             executor = Executor(_driver(config, machine), LinuxProcesses(), service, probe)
             reload = _reload(config_path, config, service, effective, instruments, supervision)
             loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload, shown)
-            cluster, standing = cluster_service(config, shown, loop, effective, machine.boot_id)
+            cluster = cluster_part(config, shown, loop, effective, machine.boot_id, paths)
             root = config.sysfs_root if machine.simulated is None else None
             observer = Observer(service, shown.latest, generation, totals)
             prober = Prober(probe, shown.latest, shown.newer, config.probe_seconds, loop.post)
             facts = NodeFacts(machine.boot_id, machine.simulated, started, root)
-            api = LocalApi(CountedControl(loop, instruments), operators, facts, observer, cluster=standing)
+            api = LocalApi(CountedControl(loop, instruments), operators, facts, observer, cluster=standing_of(cluster))
             meter = DispatchMeter(service, shown.latest, totals)
             telemetry = TelemetrySampler(AmdgpuTelemetry(machine.sysfs), shown.latest)
-            sources = Sources(loop, observer, meter, root is None, Pods(), telemetry, standing)
+            sources = Sources(loop, observer, meter, root is None, Pods(), telemetry, standing_of(cluster))
             metrics = metrics_served(sources, instruments, config.metrics, sockets, given.get("metrics"))
             try:
                 first = effective.started(await executor.on_ledger(ledger.load))

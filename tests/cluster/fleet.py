@@ -21,13 +21,14 @@ from aimd.adapters.ledger import SqliteLedger
 from aimd.adapters.processes import LinuxProcesses, command_of
 from aimd.config import Config, Kubernetes
 from aimd.daemon.cluster import ClusterService
-from aimd.daemon.cluster_setup import cluster_service, taking_part
+from aimd.daemon.cluster_setup import cluster_part, taking_part
 from aimd.daemon.effective import Effective
 from aimd.daemon.execute import Executor
 from aimd.daemon.loop import ControlLoop, published_node
 from aimd.daemon.simulation import Simulation
 from aimd.planning.policy import Policy
 from aimd.planning.reconcile import Reconciler
+from aimd.rundirs import RunDirectories
 from aimd.sim.node import SimulatedNode
 from tests.cluster import authority
 from tests.cluster.control_plane import API_SERVER, ControlPlane
@@ -119,14 +120,14 @@ class Fleet:
         reconciler = Reconciler(Policy(), sim.boot_id, 0)
         shown, effective = published_node(reconciler), Effective(config)
         loop = ControlLoop(reconciler, executor, ledger, POLL_SECONDS, None, shown)
-        service, _ = cluster_service(config, shown, loop, effective, sim.boot_id)
-        assert service is not None
+        part = cluster_part(config, shown, loop, effective, sim.boot_id, RunDirectories("/run/aimd", "/var/lib/aimd"))
+        assert part is not None
         started = effective.started(await executor.on_ledger(ledger.load))
         task = asyncio.create_task(loop.run(started, [Simulation(sim)]))
         try:
-            async with taking_part(service):
+            async with taking_part(part):
                 assert config.kubernetes.node is not None
-                self._services[config.kubernetes.node] = service
+                self._services[config.kubernetes.node] = part.service
                 yield
         finally:
             task.cancel()

@@ -62,6 +62,7 @@ class Binding:
         self._patience_seconds = patience_seconds
         self._failing: dict[_Key, tuple[_Which, float]] = {}  # since when (CLOCK_MONOTONIC seconds)
         self._soon = False  # a claim is about to be allocated
+        self._ours: dict[_Key, bool] = {}
         self._read: dict[_Key, tuple[str, float]] = {}  # version of the pod, and when to read again
         self._given_up: dict[_Key, _Which] = {}  # the allocation that has failed
         self._told: dict[_Key, tuple[_Which, Readiness]] = {}
@@ -75,6 +76,10 @@ class Binding:
         finally:
             task.cancel()
             await asyncio.wait({task})
+
+    def serves(self, pod: Pod) -> bool:
+        """Whether one of the pod's ResourceClaims is of this node's pool, or none was read yet."""
+        return any(self._ours.get((pod.ref.namespace, name), True) for name in pod.resource_claims)
 
     async def _run(self) -> None:
         while True:
@@ -102,7 +107,7 @@ class Binding:
         waiting = {
             (pod.ref.namespace, name): pod for pod in self._pods() for name in pod.resource_claims if not pod.over
         }
-        _forget(waiting, self._read, self._given_up)
+        _forget(waiting, self._read, self._given_up, self._ours)
         self._soon = False
         for key, pod in waiting.items():
             version, due = self._read.get(key, ("", 0.0))
@@ -113,6 +118,7 @@ class Binding:
             self._soon = self._soon or not allocated
             self._read[key] = (pod.version, now + (AGAIN_SECONDS if allocated else SOON_SECONDS))
             if item is not None and allocated:
+                self._ours[key] = bool(results_of(item, self._reservations.pool))
                 await self._look(item, pod)
 
     async def _look(self, item: Object, pod: Pod) -> None:

@@ -53,6 +53,7 @@ class Kubelet:
 
     async def _prepare(self, claim: ClaimRef, item: Object, until: float) -> Sequence[PreparedDevice]:
         reservations = self._reservations
+        await reservations.looked(until)
         pod = await reservations.user(item, until)
         allocated = reservations.read(item, pod)
         await reservations.take(allocated, pod, prepared=True)

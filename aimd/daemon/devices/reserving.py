@@ -81,6 +81,16 @@ class Reservations:
             raise InvalidInputError(found.message, code="claim_invalid")
         return found
 
+    async def looked(self, until: float) -> None:
+        """Wait for the first look at the node; UnreachableError if there is none until then."""
+        while not self.snapshot.ready:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise UnreachableError(
+                    "aimd does not know its GPUs yet", hint="the kubelet asks again; aimctl doctor tells why"
+                )
+            await self._shown.newer(self.snapshot.generation, min(left, FOLLOW_SECONDS))
+
     async def user(self, claim: Object, until: float) -> Pod:
         """The first pod that may use the claim; waits until the watch tells of it.
 
@@ -142,8 +152,3 @@ def pods_of(claim: Object) -> tuple[PodRef, ...]:
     users = (claim.get("status") or {}).get("reservedFor") or ()
     namespace = claim["metadata"]["namespace"]
     return tuple(PodRef(namespace, one["name"], one["uid"]) for one in users if one.get("resource") == "pods")
-
-
-def unreachable(error: Exception) -> UnreachableError:
-    """For callers in other threads, when the control loop has ended or does not answer."""
-    return UnreachableError(f"aimd does not answer ({error})", hint="it may be starting or ending: ask again")

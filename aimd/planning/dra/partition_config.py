@@ -10,10 +10,11 @@ is `memory`, its guarantee `slots`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aimd.planning.sharing.fields import FIELDS, text_of
+from aimd.planning.sharing.fields import FIELDS, PREFIX, text_of
 
 API_VERSION, KIND = "aimd.dev/v1alpha1", "PartitionConfig"
 NAMES = ("qosPriority", "limit", "weight", "sloLatencySeconds", "sloObjective", "sloThroughput")
@@ -52,6 +53,20 @@ def read_config(parameters: object, whose: str) -> tuple[dict[str, Any], list[st
             expected = CONFIG_FIELDS[name].expected
             mistakes.append(f"{whose}: {KIND}.{name} is {_shown(value)}, expected {expected}")
     return values, mistakes
+
+
+def settings_beside(annotations: Mapping[str, str], declared: Mapping[str, Any]) -> dict[str, Any]:
+    """The same fields as a pod's annotations and its service's `spec.gpuSharing` have them, for what a claim leaves open.
+
+    What is no such value is left out: the pod's own admission has said so.
+    """
+    values: dict[str, Any] = {}
+    for field in CONFIG_FIELDS.values():
+        said = declared.get(field.name, annotations.get(PREFIX + field.annotation))
+        if said is not None:
+            with contextlib.suppress(ValueError):
+                values[field.name] = field.read(text_of(said))
+    return values
 
 
 def merged(configs: Iterable[tuple[dict[str, Any], list[str]]]) -> tuple[dict[str, Any], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +36,7 @@ def requests_of(
     find_gpu: FindGpu,
     claims: Iterable[Claim] = (),
     unknown: AbstractSet[ServiceKey] = frozenset(),
+    by_device: Callable[[Pod], bool] = lambda _pod: False,
 ) -> Asked:
     """Of pods that have not ended; one that is being deleted keeps its place until it has.
 
@@ -44,12 +45,13 @@ def requests_of(
         find_gpu: as for asked().
         claims: of the node. A pod that has its replica keeps it, also when what it says now cannot be carried out.
         unknown: services of which it is not known yet what they declare: their new pods wait.
+        by_device: whether the pod has its partition by a ResourceClaim, and asks for none.
     """
     held = {one.pod: one.asked_by(claim.name) for claim in claims for one in claim.pods if one.device is None}
     requests: list[PodRequest] = []
     refused: list[tuple[Pod, Refused]] = []
     for pod in pods:
-        if pod.over:
+        if pod.over or by_device(pod):
             continue
         key = service_key(pod)
         if key in unknown:
@@ -66,3 +68,15 @@ def requests_of(
         elif found is not None:
             requests.append(PodRequest(pod.ref, model, found, pod.created))
     return Asked(tuple(requests), tuple(refused))
+
+
+def with_devices(asked: Asked, pods: Iterable[Pod], claims: Iterable[Claim]) -> Asked:
+    """What is to be answered: beside those that ask also pods whose partition the scheduler has allocated."""
+    held = [(claim, one) for claim in claims for one in claim.pods if one.device is not None]
+    found = tuple(
+        replace(one.asked_by(claim.name), pod=pod.ref)
+        for pod in pods
+        for claim, one in held
+        if claim.replica_of(pod.ref.uid) == one.replica
+    )
+    return replace(asked, requests=(*asked.requests, *found))
