@@ -35,7 +35,7 @@ class NodeDaemon:
     `url` is where it finds the API server, `settings` are further ones of [kubernetes].
     """
 
-    def __init__(self, cluster, name, folder, gpus="mi300x:1", url=None, settings=""):
+    def __init__(self, cluster, name, folder, gpus="mi300x:1", url=None, settings="", within=()):
         self.cluster, self.name = cluster, name
         if cluster.api.find(f"/api/v1/nodes/{name}") is None:
             cluster.api.create("/api/v1/nodes", {"metadata": {"name": name}})
@@ -48,7 +48,7 @@ class NodeDaemon:
             'poll_seconds = 0.2\n[metrics]\nlisten = "off"\n'
             f'[kubernetes]\nenabled = true\nnode = "{name}"\nkubeconfig = "{kubeconfig}"\n{settings}\n'
         )
-        self.daemon = Daemon(Path(folder), gpus, "--config", str(config))
+        self.daemon = Daemon(Path(folder), gpus, "--config", str(config), within=within)
         self.daemon.start()
 
     def renew_token(self):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ class Daemon:
         home: what HOME and, with `run` in it, XDG_RUNTIME_DIR are set to.
         node: MODEL:N of the simulated node.
         options: further ones of `aimd run`.
+        within: a command that runs it, and becomes it, elsewhere.
     """
 
-    def __init__(self, home: Path, node: str = "mi300x:8", *options: str) -> None:
+    def __init__(self, home: Path, node: str = "mi300x:8", *options: str, within: Sequence[str] = ()) -> None:
         self.runtime, self.state = home / "run" / "aimd", home / "state" / "aimd"
         self.socket = self.runtime / "aimd.sock"
         self.environment = {
@@ -39,7 +41,7 @@ class Daemon:
             "AIMD_SIM_SOCKET": str(self.runtime / "sim.sock"),
         }
         directories = ("--runtime-dir", str(self.runtime), "--state-dir", str(self.state))
-        self._command = [*AIMD, "run", "--simulate", node, *directories, *options]
+        self._command = [*within, *AIMD, "run", "--simulate", node, *directories, *options]
         self._log = home / "daemon.log"
         self._process: subprocess.Popen[bytes] | None = None
 
