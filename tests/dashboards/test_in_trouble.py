@@ -80,12 +80,12 @@ class Troubled:
         self.instants = instants
 
 
-def scraped(api: PrometheusApi) -> None:
-    """Wait for two scrapes, and that the last one gave a page; three seconds if there is no daemon any more."""
+def scraped(api: PrometheusApi, *, down: bool) -> None:
+    """Wait for two scrapes, and that the last one gave a page, or none for three seconds if there is no daemon any more."""
     since = time.time()
-    while time.time() < since + 30:
+    while time.time() < since + 60:
         instants, alive = api.query("timestamp(up)"), [one.value for one in api.query("up")] == [1.0]
-        if instants[0].value > since + SCRAPE_SECONDS and (alive or time.time() > since + 3):
+        if instants[0].value > since + SCRAPE_SECONDS and (alive or (down and time.time() > since + 3)):
             return
         time.sleep(0.1)
     raise AssertionError("Prometheus does not scrape")
@@ -104,7 +104,7 @@ def troubled(promtool, tmp_path_factory) -> Iterator[Troubled]:
         rules = tuple(sorted(DASHBOARDS.glob("*rules.y*ml")))
         data = tmp_path_factory.mktemp("prometheus")
         server = ScrapingServer(binary, data, free_port(), f"127.0.0.1:{port}", rules, SCRAPE_SECONDS)
-        scene = TroubleScene(home, port, library, lambda: scraped(server.api))
+        scene = TroubleScene(home, port, library, lambda: scraped(server.api, down=scene.ended))
         try:
             scene.start()
             server.start()

@@ -64,6 +64,7 @@ class TroubleScene:
         self._processes: list[subprocess.Popen[str]] = []
         self._client: Client | None = None
         self.instants: dict[str, float] = {}
+        self.ended = False
 
     def start(self) -> None:
         self.daemon.start()
@@ -223,6 +224,7 @@ class TroubleScene:
 
     def down(self) -> None:
         self.daemon.stop()
+        self.ended = True
 
     # -- the cluster -------------------------------------------------------------------------------------------
 

@@ -117,6 +117,18 @@ def test_pauses_add_up(connect, clock):
         writer.close()
 
 
+@pytest.mark.parametrize(("code", "todo"), [(401, "renew the token"), (403, "compare the roles")])
+def test_a_problem_says_what_to_do(api, connect, code, todo):
+    api.fail("list", PODS, code=code, times=1000)
+    writer = Writer(None, connect(), QUICK)
+    writer.start()
+    try:
+        writer.submit("node", lambda _: writer._connection.ask("list", resources.pods()))
+        until(lambda: todo in (writer.statistics().problem or ""), lambda: f"{writer.statistics()}")
+    finally:
+        writer.close()
+
+
 def test_keys_of_a_kind_are_one_series():
     counts = WriteCounts()
     for number in range(100):

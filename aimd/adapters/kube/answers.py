@@ -72,6 +72,11 @@ def _seconds(header: str | None, details: Mapping[str, Any]) -> float:
     return 0.0
 
 
+def problem_of(error: AimdError) -> str:
+    """The error for whoever looks later: what was said, and what to do about it."""
+    return error.message if error.hint is None else f"{error.message} ({error.hint})"
+
+
 def wants_credentials(error: AimdError) -> bool:
     """Whether reading credentials again may help."""
     return isinstance(error, UnauthenticatedError) or error.code == UNTRUSTED

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+from aimd.adapters.kube.answers import problem_of
 from aimd.adapters.kube.connection import Connection, Lines
 from aimd.adapters.kube.patience import Patience
 from aimd.adapters.kube.resources import Target
@@ -211,7 +212,7 @@ class Reflector(Generic[T]):
             self._missing = isinstance(error, NotFoundError) or (self._missing and self._known is None)
             self._restarts[step.reason] += 1
             self._pause_seconds += step.seconds
-            told, self._problem = self._problem, error.message if error is not None else self._problem
+            told, self._problem = self._problem, problem_of(error) if error is not None else self._problem
         if error is not None and told is None and not isinstance(error, GoneError):
             log.warning("the watch of %s has to begin again: %s", self._target.plural, error)
 
@@ -220,4 +221,4 @@ class Reflector(Generic[T]):
             self._connection.reload()
         except ConfigError as error:
             with self._lock:
-                self._problem = error.message
+                self._problem = problem_of(error)

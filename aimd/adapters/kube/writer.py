@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from aimd.adapters.kube.answers import problem_of
 from aimd.adapters.kube.connection import Connection
 from aimd.adapters.kube.counting import WriteCounts
 from aimd.adapters.kube.patience import Patience
@@ -189,7 +190,7 @@ class Writer:
         with self._changed:
             told = self._problem
             if not isinstance(error, ConflictError):  # others write, too
-                self._problem = error.message
+                self._problem = problem_of(error)
             self._server_failures = self._server_failures + 1 if decided.everyone else 0
             due = self._clock() + decided.seconds
             if decided.everyone:
