@@ -72,6 +72,32 @@ def test_a_write_lasts_from_when_there_was_something_to_write(writer, clock):
     assert writer.statistics().kinds["node"].done == 0
 
 
+def test_what_comes_while_an_attempt_fails_waits_since_the_first(writer, clock):
+    def late(_objects):
+        clock.now += 5.0
+        writer.submit("node", failing(clock))
+        raise UnreachableError("x")
+
+    writer.submit("node", late)
+    assert writer.wait_until_idle(5)
+    kind = writer.statistics().kinds["node"]
+    assert (kind.done, kind.durations.sum_seconds) == (1, 7.0)
+
+
+def test_what_is_tried_again_now_has_failed_still(writer, clock):
+    seen = []
+
+    def work(_objects):
+        seen.append(writer.statistics().kinds["node"].failing)
+        if len(seen) == 1:
+            raise ConflictError("another is faster")
+
+    writer.submit("node", work)
+    assert writer.wait_until_idle(5)
+    assert seen == [0, 1]
+    assert writer.statistics().kinds["node"].failing == 0
+
+
 def test_events_are_counted_apart_from_records(writer, clock):
     writer.submit("event llama.1", failing(clock, InvalidInputError("x")), optional=True)
     writer.submit("node", failing(clock))
