@@ -75,6 +75,8 @@ def test_a_time_is_that_of_the_turn() -> None:
     assert times == {"partition-ready": T0, "partition-failed": T1}
     ready = told(waiting_claim(devices=list(further)), "later", gpu0_cpx_3=READY)
     assert statuses(ready) == {"partition-ready": "True", "partition-failed": "False"}
+    assert ready is not None
+    assert {each["lastTransitionTime"] for each in ready[0]["conditions"]} == {"later"}
 
 
 def test_only_devices_that_are_waited_for_have_an_entry() -> None:
