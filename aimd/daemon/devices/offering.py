@@ -7,17 +7,17 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from aimd.daemon.published import Published
 from aimd.domain.node import NodeSnapshot
 from aimd.planning.dra.devices import devices
 from aimd.planning.dra.health import health
-from aimd.planning.dra.slices import Difference, Object, difference, next_generation, pool_slices, slice_parts
+from aimd.planning.dra.slices import Object, decided, slice_parts
 from aimd.planning.dra.surroundings import Surroundings
-from aimd.ports_dra import Decide, DeviceDriver, Pool
+from aimd.ports_dra import DeviceDriver, Pool
 
 HEALTH_SECONDS = 10.0  # what is not said for half a minute counts as unknown
-ORDER_SECONDS = 5.0  # another order of the same devices costs a worse place at most
 REST_SECONDS = 30.0  # a GPU whose switch has failed is not offered in other modes for so long
 LOOK_SECONDS, PUBLISHED_LOOKS = 0.05, 60
 
@@ -44,7 +44,6 @@ class Offering:
         self._around = around
         self._resting: dict[str, float] = {}  # by PCI address, until when (CLOCK_MONOTONIC seconds)
         self._parts: Sequence[Object] | None = None
-        self._ordered_at = float("-inf")
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -81,19 +80,6 @@ class Offering:
         around = self._around()
         around = replace(around, unswitchable=around.unswitchable | frozenset(self._resting))
         parts = slice_parts(devices(self._shown.latest(), around))
-        before = Difference.CONTENT
-        if self._parts is not None:
-            before = difference(parts, pool_slices(self._parts, self._node, 1))
-        if before is Difference.NONE or (before is Difference.ORDER and now < self._ordered_at + ORDER_SECONDS):
-            return
-        self._parts, self._ordered_at = parts, now
-        self._pool.publish(_decision(parts, self._node))
-
-
-def _decision(parts: Sequence[Object], node: str) -> Decide:
-    def decide(published: Sequence[Object]) -> Sequence[Object] | None:
-        if difference(parts, published) is Difference.NONE:
-            return None
-        return pool_slices(parts, node, next_generation(published))
-
-    return decide
+        if parts != self._parts:
+            self._parts = parts
+            self._pool.publish(partial(decided, parts, self._node))
