@@ -7,10 +7,10 @@ import os
 import platform
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from aimd import __version__
+from aimd.adapters.amdgpu.bus import driver_version, pcie_roots
 from aimd.adapters.dra.cdi import CdiFiles
 from aimd.config import Config, Kubernetes
 from aimd.daemon.cluster import ClusterService
@@ -24,6 +24,7 @@ from aimd.domain.node import NodeSnapshot
 from aimd.errors import ConfigError
 from aimd.planning.dra.cdi import NodeFiles
 from aimd.planning.dra.surroundings import Surroundings
+from aimd.ports import Sysfs
 from aimd.ports_dra import DeviceDriver, Preparing
 from aimd.rundirs import RunDirectories
 
@@ -53,6 +54,7 @@ def cluster_part(
     effective: Effective,
     boot_id: str,
     paths: RunDirectories,
+    sysfs: Sysfs,
 ) -> ClusterPart | None:
     """None where no cluster is configured.
 
@@ -80,7 +82,7 @@ def cluster_part(
             lambda pod: service.declared(pod),  # noqa: PLW0108 - it comes later, since it asks the part itself
         )
         files = NodeFiles(paths.runtime, f"{settings.device_root}/kfd", f"{settings.device_root}/dri")
-        devices = DevicePart(loop, shown, node, outside, partial(_around, effective), files)
+        devices = DevicePart(loop, shown, node, outside, _Surroundings(effective, shown, sysfs), files)
     service = ClusterService(
         cluster, shown, loop.post, effective, loop.reconfigure, about, settings.refresh_seconds, devices
     )
@@ -112,6 +114,25 @@ def _missing(error: ImportError, setting: str, extra: str) -> ConfigError:
     )
 
 
-def _around(effective: Effective) -> Surroundings:
-    policy = effective.policy
-    return Surroundings(policy.slots_per_partition, policy.repartition, policy.rivals)
+class _Surroundings:
+    """What counts now; what is of the machine's build is read when its GPUs are first known."""
+
+    def __init__(self, effective: Effective, shown: Published[NodeSnapshot], sysfs: Sysfs) -> None:
+        self._effective = effective
+        self._shown = shown
+        self._sysfs = sysfs
+        self._roots: dict[str, str] = {}
+        self._known: frozenset[str] = frozenset()
+
+    def __call__(self) -> Surroundings:
+        policy = self._effective.policy
+        addresses = frozenset(status.gpu.pci_address for status in self._shown.latest().gpus)
+        if addresses != self._known:
+            self._known, self._roots = addresses, pcie_roots(self._sysfs, addresses)
+        return Surroundings(
+            policy.slots_per_partition,
+            policy.repartition,
+            policy.rivals,
+            driver_version=driver_version(self._sysfs, platform.release()),
+            pcie_roots=self._roots,
+        )

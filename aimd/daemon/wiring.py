@@ -166,7 +166,7 @@ async def run(
             executor = Executor(_driver(config, machine), LinuxProcesses(), service, probe)
             reload = _reload(config_path, config, service, effective, instruments, supervision)
             loop = ControlLoop(reconciler, executor, ledger, config.poll_seconds, reload, shown)
-            cluster = cluster_part(config, shown, loop, effective, machine.boot_id, paths)
+            cluster = cluster_part(config, shown, loop, effective, machine.boot_id, paths, machine.sysfs)
             root = config.sysfs_root if machine.simulated is None else None
             observer = Observer(service, shown.latest, generation, totals)
             prober = Prober(probe, shown.latest, shown.newer, config.probe_seconds, loop.post)

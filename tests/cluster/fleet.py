@@ -120,7 +120,8 @@ class Fleet:
         reconciler = Reconciler(Policy(), sim.boot_id, 0)
         shown, effective = published_node(reconciler), Effective(config)
         loop = ControlLoop(reconciler, executor, ledger, POLL_SECONDS, None, shown)
-        part = cluster_part(config, shown, loop, effective, sim.boot_id, RunDirectories("/run/aimd", "/var/lib/aimd"))
+        paths = RunDirectories("/run/aimd", "/var/lib/aimd")
+        part = cluster_part(config, shown, loop, effective, sim.boot_id, paths, sim)
         assert part is not None
         started = effective.started(await executor.on_ledger(ledger.load))
         task = asyncio.create_task(loop.run(started, [Simulation(sim)]))

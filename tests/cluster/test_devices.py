@@ -127,6 +127,18 @@ def taints(cluster, name):
     return [taint["key"] for device in every if device["name"] == name for taint in device.get("taints") or ()]
 
 
+def test_what_a_claim_can_select_by(cluster, node):
+    slices = cluster.api.get(f"{RESOURCES}/resourceslices")["items"]
+    devices = {device["name"]: device for one in slices for device in one["spec"].get("devices") or ()}
+    assert len(devices) == 15
+    said = {key: next(iter(value.values())) for key, value in devices["gpu0-cpx-3"]["attributes"].items()}
+    known = {"productName": "MI300X", "computeMode": "CPX", "memoryMode": "NPS1", "gpu": "gpu0", "index": 3}
+    assert {key: said[key] for key in known} == known
+    assert said["resource.kubernetes.io/pciBusID"] == "0000:05:00.0"
+    assert said["resource.kubernetes.io/pcieRoot"].startswith("pci0000:")
+    assert "driverVersion" in said
+
+
 def test_two_models_on_one_partition_and_nothing_else_of_the_gpu(cluster, namespace, node, kubelet, start):
     wheres = {name: service(cluster, namespace, name, ON) for name in ("llama", "embed")}
     for name, memory in (("llama", "8Gi"), ("embed", "12Gi")):
