@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# Tests that share something big (a booted machine, a control plane) run in one worker; others by file.
-TOGETHER = ("systemd", "cluster", "dashboards")
+# Tests that share something big (a booted machine, a control plane) run in one worker; others by file. They take minutes
+# and begin first, the longest first of all, or one worker would be alone with them at the end.
+TOGETHER = ("cluster", "systemd", "dashboards")
 
 
 @contextlib.contextmanager
@@ -47,3 +48,9 @@ class ByGroup(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
+
+    def _assign_work_unit(self, node: Any) -> None:
+        big = next((name for name in TOGETHER if name in self.workqueue), None)
+        if big is not None:
+            self.workqueue.move_to_end(big, last=False)
+        super()._assign_work_unit(node)

@@ -115,6 +115,20 @@ def make_node(control_plane, node_programs, node_images):
         yield make
 
 
+@pytest.fixture(scope="module")
+def passing_node(control_plane, make_node):
+    """Likewise, of nodes that end with the module: what others have the scheduler place is not for them."""
+    with contextlib.ExitStack() as ends:
+
+        def make(name, **more):
+            node = make_node(name, **more)
+            ends.callback(control_plane.api.delete, f"/api/v1/nodes/{name}")
+            ends.callback(node.close)
+            return node
+
+        yield make
+
+
 @pytest.fixture(scope="session")
 def real_node(make_node):
     """One for all tests of the session."""

@@ -114,8 +114,8 @@ def wish(*devices):
 
 
 @pytest.fixture(scope="module")
-def node(make_node):
-    return make_node(NODE, settings={"syncFrequency": "10s"})
+def node(passing_node):
+    return passing_node(NODE, settings={"syncFrequency": "10s"})
 
 
 @pytest.fixture(scope="module")

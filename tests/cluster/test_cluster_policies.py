@@ -47,8 +47,9 @@ def standalone(control_plane):
     }
     until(lambda: refusal(control_plane, "/api/v1/namespaces/default/pods", probe), "the policy is not in force")
     yield control_plane
-    # Other tests show what KServe drops without it.
-    control_plane.kubectl("delete", "-f", K8S / "policies/status-keeper.yaml")
+    # Other tests show what KServe drops without the keeper, and make what the annotations' policy refuses.
+    for name in ("annotations.yaml", "status-keeper.yaml"):
+        control_plane.kubectl("delete", "-f", K8S / "policies" / name)
 
 
 def pod_with(annotations):

@@ -39,14 +39,11 @@ def image(node_tools):
 
 
 @pytest.fixture(scope="module")
-def gpu_node(control_plane, make_node, image):
-    """Ends with these tests: what others have the scheduler place is not for it."""
+def gpu_node(passing_node, image):
     began = time.monotonic()
-    node = make_node(GPU_NODE, labels=LABELS, also=(image,))
+    node = passing_node(GPU_NODE, labels=LABELS, also=(image,))
     print(f"the node takes {time.monotonic() - began:.1f} s")
-    yield node
-    node.close()
-    control_plane.api.delete(f"/api/v1/nodes/{GPU_NODE}")
+    return node
 
 
 @pytest.fixture(scope="module")

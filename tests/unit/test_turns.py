@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.turns import group_of, turn
+from tests.turns import TOGETHER, group_of, turn
 
 
 def test_who_shares_the_room_is_there_together_and_who_wants_it_alone_is(tmp_path: Path) -> None:
@@ -103,3 +103,22 @@ def test_a_run_by_workers_has_each_file_in_one(tmp_path: Path) -> None:
     assert len(set(re.findall(r"^in (\d+)$", told, re.MULTILINE))) == 2
     files = re.findall(r"_+ test_it\[\d\] _+.*?^in (\d+)$", told, re.MULTILINE | re.DOTALL)
     assert sorted(files.count(pid) for pid in set(files)) == [6, 6]
+
+
+def test_what_takes_minutes_begins_first(tmp_path: Path) -> None:
+    """Its folders have fewer tests than the file beside them."""
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_xdist_make_scheduler\n")
+    many = "import pytest\n@pytest.mark.parametrize('n', range(6))\ndef test_it(n):\n    pass\n"
+    for name in ("a", "b"):
+        (tmp_path / f"test_{name}.py").write_text(many)
+    for folder in TOGETHER:
+        (tmp_path / "tests" / folder).mkdir(parents=True)
+        (tmp_path / "tests" / folder / f"test_{folder}.py").write_text("def test_it():\n    pass\n")
+    command = (sys.executable, "-m", "pytest", "-n", "1", "-v", "-p", "no:cacheprovider", "-c", "/dev/null")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    told = subprocess.run(
+        [*command, str(tmp_path)], cwd=tmp_path, env=environment, capture_output=True, text=True
+    ).stdout
+    assert "15 passed" in told
+    done = re.findall(r"PASSED \S*test_(\w+)\.py", told)
+    assert done[: len(TOGETHER)] == list(TOGETHER)

@@ -49,7 +49,7 @@ def test_a_hidden_partition_is_denied_and_the_others_move_up(new_driver):
     with pytest.raises(DeniedError) as hidden:
         variables(answer(f"{GPU0}/0", new_driver.root))
     assert hidden.value.code == "partition_hidden"
-    assert "hides 1 KFD nodes" in hidden.value.message
+    assert "1 KFD nodes are hidden" in hidden.value.message
 
 
 def test_ordinals_are_of_one_instant_while_the_tree_is_rebuilt(new_driver):

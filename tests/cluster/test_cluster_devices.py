@@ -53,8 +53,8 @@ def cluster(control_plane):
 
 
 @pytest.fixture(scope="module")
-def kubelet(make_node):
-    return make_node(NODE, settings={"syncFrequency": "5s"})
+def kubelet(passing_node):
+    return passing_node(NODE, settings={"syncFrequency": "5s"})
 
 
 @pytest.fixture
