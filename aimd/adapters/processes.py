@@ -21,7 +21,8 @@ from aimd.ports import Remains
 COMMAND_LIMIT = 200
 CGROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))  # the latter beside version 1
 LOOK_SECONDS = 1.0  # between two looks at a holder's children
-SECOND_LOOK_SECONDS = 0.05  # the kernel shows no environment while a process executes another program
+# Before nobody is said to be left: the kernel shows no environment while a process executes another program.
+MORE_LOOKS, MORE_LOOKS_SECONDS = 3, 0.05
 MOST_LISTINGS = 100  # of /proc for one look; one that finds nobody new is the last
 MARKER = "AIM_HOLDER"
 
@@ -198,9 +199,10 @@ class LinuxProcesses:
         """Living processes of the holder that no other of them has started; None if that cannot be told now."""
         try:
             left = await asyncio.to_thread(self._living, holder)
-            if not left:
-                await asyncio.sleep(SECOND_LOOK_SECONDS)
-                left = await asyncio.to_thread(self._living, holder)
+            for _ in range(MORE_LOOKS):
+                if not left:
+                    await asyncio.sleep(MORE_LOOKS_SECONDS)
+                    left = await asyncio.to_thread(self._living, holder)
             if not left and await asyncio.to_thread(_scope_populated, holder):
                 return None  # /proc is read one by one: what forked and ended meanwhile was missed
             self._seen[holder] = left
