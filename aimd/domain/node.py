@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aimd.domain.accounting import MemoryBoard, MemoryFinding
-from aimd.domain.claim import Claim
+from aimd.domain.claim import Assignment, Claim, ClaimState
 from aimd.domain.gpu import BusyRule, Gpu, Holder
 from aimd.domain.ledger import HolderRecord
 from aimd.domain.modes import MemoryMode, PartitionMode
@@ -82,6 +82,13 @@ class NodeSnapshot:
             if claim.name == name:
                 return claim
         raise NotFoundError(f"claim {name!r} does not exist", code="unknown_claim", hint="aimctl get claims lists them")
+
+    def in_place(self, claim: Claim, assignment: Assignment) -> bool:
+        """Whether the claim has the place by now, not only after the mode change that another of its replicas waits for."""
+        if claim.state is not ClaimState.SWITCHING:
+            return True
+        change = self.change(claim.change) if claim.change is not None else None
+        return change is not None and assignment.gpu not in dict(change.wishes)
 
     def change(self, name: str) -> ModeChange | None:
         """The mode change of this name, None if there is none (any more)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from aimd.domain.claim import Claim, PodRequest
+from aimd.domain.claim import Claim, ClaimState, PodRequest
 from aimd.domain.event import NodeEvent
 from aimd.domain.ledger import HolderRecord, LedgerState, LedgerWrite
 from aimd.domain.ranges import ranges
@@ -108,12 +108,22 @@ class ClaimEvents:
     def joined(self, event: fx.HolderJoined, busy: Collection[str]) -> Effects:
         """Make the process a holder before it runs anything, and watch it."""
         try:
-            holder = self._desk.join(event, busy)
+            holder = self._desk.join(event, {*busy, *self._awaited(event.claim)})
         except AimdError as error:
             return (fx.Reply(event.request, error),)
         self._desk.holders[holder.pid, holder.start_time] = holder
         watch = fx.WatchProcess(holder.pid, holder.start_time)
         return (fx.Commit(LedgerWrite(holders=(holder,))), fx.Reply(event.request, holder), watch)
+
+    def _awaited(self, name: str) -> tuple[str, ...]:
+        """GPUs on which the claim has its places only when its mode change has succeeded."""
+        claim = self._desk.claims.get(name)
+        if claim is None or claim.state is not ClaimState.SWITCHING:
+            return ()
+        change = self._node.changes.get(claim.change or "")
+        if change is None:
+            return tuple(one.gpu for one in claim.assignments)
+        return tuple(gpu for gpu, _ in change.wishes)
 
     def ended(self, event: fx.HolderEnded, now: fx.Instant) -> Effects:
         """A watched end frees the replica at once; one found out later is an orphan for a while.

@@ -207,7 +207,7 @@ class ClaimDesk:
             raise ConflictError(f"pid {pid} already holds {known.claim}/{known.replica}", code="already_holding")
         wanted = known.replica if known is not None else replica
         placed = {assignment.replica for assignment in claim.assignments if assignment.gpu not in busy}
-        if claim.state is ClaimState.SWITCHING or not placed or (wanted is not None and wanted not in placed):
+        if not placed or (wanted is not None and wanted not in placed):
             gone = f"no partition for replica {wanted}" if wanted is not None else "no partition"
             why = "its GPU is being switched" if claim.state is ClaimState.PLACED else claim.waits_for
             raise ConflictError(

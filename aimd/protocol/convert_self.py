@@ -41,7 +41,7 @@ def self_message(asker: Asker, snapshot: NodeSnapshot) -> msg.SelfMessage:
     claim, replica = own
     pod = next((str(one.pod) for one in claim.pods if one.replica == replica), None)
     assignment = next((each for each in claim.assignments if each.replica == replica), None)
-    usable = assignment is not None and claim.state is not ClaimState.SWITCHING
+    usable = assignment is not None and snapshot.in_place(claim, assignment)
     if assignment is not None and usable and place_of(assignment, snapshot)[1] is not None:
         placed = assignment_message(assignment, snapshot, claim)
         return _told(asker, pod=pod, claim=claim.name, replica=replica, state="placed", assignment=placed)

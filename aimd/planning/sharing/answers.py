@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aimd.domain.claim import Assignment, Claim, ClaimState, PodRequest
+from aimd.domain.claim import Assignment, Claim, PodRequest
 from aimd.domain.memory import UNITS_PER_GB, nominal_gb
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.pod import PodRef
@@ -84,7 +84,7 @@ def _answer(
             return Answer(pod, None, "NameTaken", f"the node has a claim {claim.name} that no pod has made")
         return Answer(pod, None, "Pending", NOT_YET)
     assignment = next((one for one in claim.assignments if one.replica == number), None)
-    if assignment is None or claim.state is ClaimState.SWITCHING:
+    if assignment is None or not snapshot.in_place(claim, assignment):
         reason = claim.reason.value if claim.reason is not None else claim.state.value
         return Answer(pod, None, "".join(word.title() for word in reason.split("_")), claim.waits_for)
     place = _place(assignment, snapshot, reserved)

@@ -171,6 +171,29 @@ def test_a_holder_stays_one_when_its_pod_s_service_asks_for_another_class() -> N
     assert [record.released_at for record in made.ledger.holders.values()] == [None]
 
 
+def test_a_pod_in_its_place_is_not_touched_by_the_mode_change_for_another() -> None:
+    made = desk("CPX/NPS1", "SPX/NPS1")
+    see(made, request(1))
+    made.tell(fx.PodsSeen((request(1), request(2, spec(8, "QPX")))))
+    assert claim(made).state is ClaimState.SWITCHING
+    first, second = claim(made).assignments
+    assert [made.snapshot.in_place(claim(made), one) for one in (first, second)] == [True, False]
+    assert isinstance(made.join(MODEL, 7, 0), HolderRecord)
+    assert isinstance(made.join(MODEL, 8, 1), ConflictError)
+    made.run()
+    assert all(made.snapshot.in_place(claim(made), one) for one in claim(made).assignments)
+    assert isinstance(made.join(MODEL, 8, 1), HolderRecord)
+
+
+def test_after_a_restart_nobody_joins_what_a_mode_change_is_still_to_bring() -> None:
+    made = desk("CPX/NPS1", "SPX/NPS1")
+    see(made, request(1))
+    made.tell(fx.PodsSeen((request(1), request(2, spec(8, "QPX")))))
+    made.start()
+    assert isinstance(made.join(MODEL, 8, 1), ConflictError)
+    assert isinstance(made.join(MODEL, 7, 0), HolderRecord)
+
+
 def test_the_holder_of_another_replica_stays_one() -> None:
     made = desk("CPX/NPS1")
     see(made, request(1), request(2))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from aimd.domain.claim import DeviceShare, PartitionRef, PodRequest
 from aimd.domain.pod import Owner, Pod, PodRef
 from aimd.planning import effects as fx
 from aimd.planning.sharing.answers import Answer, Place, answers
-from aimd.planning.sharing.requests import requests_of
+from aimd.planning.sharing.requests import requests_of, with_devices
 from tests.fakes.claims import spec
 from tests.unit.planning.desk import POLICY, Desk, desk
+from tests.unit.planning.paper import ADDRESSES
 
 SERVICE = {"serving.kserve.io/inferenceservice": "llama"}
 
@@ -62,6 +64,31 @@ def test_while_its_gpu_is_switched_a_pod_waits() -> None:
     made.run()
     (answer,) = answers(made.snapshot, asked).values()
     assert answer.place is not None
+
+
+def test_while_a_gpu_is_switched_for_another_pod_of_the_service_a_place_is_told_on() -> None:
+    made = desk("CPX/NPS1", "SPX/NPS1")
+    told(made, pod(1))
+    asked = requests_of([pod(1), pod(2, compute_mode="QPX")], {}, str)
+    made.tell(fx.PodsSeen(asked.requests))
+    found = {ref.uid: answer for ref, answer in answers(made.snapshot, asked).items()}
+    assert found["u1"].place is not None
+    assert found["u2"].reason == "Switching"
+
+
+def test_pods_of_devices_are_answered_and_ask_for_nothing_themselves() -> None:
+    made = desk("CPX/NPS1")
+    ours, strangers = replace(pod(1), resource_claims=("gpu",)), replace(pod(2), resource_claims=("nic",))
+    spec_of_claim = replace(spec(8, "CPX"), partition=PartitionRef(5, ADDRESSES[0]))
+    share = DeviceShare("gpu", "claim-uid", "gpu", "gpu0-cpx-5", "share")
+    made.tell(fx.DevicesTaken(1, "claim-uid", (PodRequest(ours.ref, "default/llama", spec_of_claim, "1", share),)))
+    made.run()
+    asked = requests_of([ours, strangers], {}, str, made.snapshot.claims, by_device=lambda one: one is ours)
+    assert [request.pod for request in asked.requests] == [strangers.ref]
+    made.tell(fx.PodsSeen(asked.requests))
+    found = answers(made.snapshot, with_devices(asked, [ours, strangers], made.snapshot.claims))
+    assert found[ours.ref].place == Place("gpu0/5", "CPX", "NPS1", 24, 8, 16)
+    assert found[strangers.ref].place is not None
 
 
 def test_a_mistake_is_the_answer() -> None:
