@@ -22,7 +22,7 @@ def created(api: Api, namespace: str, item: dict[str, Any]) -> dict[str, Any]:
     return api.create(f"/api/v1/namespaces/{namespace}/pods", item)
 
 
-def phase(api: Api, namespace: str, name: str, *wanted: str) -> dict[str, Any]:
+def phase(api: Api, namespace: str, name: str, *wanted: str, seconds: float = SECONDS_TO_RUN) -> dict[str, Any]:
     """The pod once it is in one of the wanted phases (`Running`)."""
     path = f"/api/v1/namespaces/{namespace}/pods/{name}"
 
@@ -30,7 +30,7 @@ def phase(api: Api, namespace: str, name: str, *wanted: str) -> dict[str, Any]:
         found = api.get(path)
         return found if found["status"]["phase"] in wanted else None
 
-    return until(reached, lambda: f"pod {name} is not {wanted}: {_story(api, namespace, name)}", SECONDS_TO_RUN)
+    return until(reached, lambda: f"pod {name} is not {wanted}: {_story(api, namespace, name)}", seconds)
 
 
 def exit_code(api: Api, namespace: str, name: str) -> int:
