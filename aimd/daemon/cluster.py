@@ -26,7 +26,7 @@ from aimd.domain.node import NodeSnapshot
 from aimd.domain.pod import Pod, PodRef
 from aimd.planning import effects as fx
 from aimd.planning.sharing.answers import NOT_YET, Answer, answers
-from aimd.planning.sharing.desired import node_spec
+from aimd.planning.sharing.desired import NodeSpec, node_spec
 from aimd.planning.sharing.requests import Asked, ServiceKey, requests_of, service_key, with_devices
 from aimd.ports_cluster import Cluster
 
@@ -37,8 +37,6 @@ ANSWER_SECONDS = 1.0  # a service is told of pods that wait for longer, not of t
 PAUSE_SECONDS = (1.0, 60.0)  # after a turn that has failed, and after many
 DOUBLINGS = 6
 
-# Takes a changed configuration over; gives what of it cannot be carried out, a sentence each.
-Reconfigure = Callable[[fx.Reconfigured], list[str]]
 
 
 class Devices(Protocol):
@@ -74,7 +72,6 @@ class ClusterService:
         shown: Published[NodeSnapshot],
         post: Callable[[fx.Event], None],
         effective: Effective,
-        reconfigure: Reconfigure,
         about: Mapping[str, str],
         refresh_seconds: float,
         devices: Devices | None = None,
@@ -85,7 +82,6 @@ class ClusterService:
         self._shown = shown
         self._post = post
         self._effective = effective
-        self._reconfigure = reconfigure
         self._changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._services = Services(cluster, self._wake, refresh_seconds)
@@ -97,7 +93,7 @@ class ClusterService:
         self._asked_at = float("-inf")
         self._turned_at = time.monotonic()
         self._mistakes: tuple[str, ...] = ()  # of the record's spec
-        self._problems: tuple[str, ...] = ()  # of what counts: it cannot be carried out as things are
+        self._spec = NodeSpec()  # the last one without
 
     def standing(self) -> ClusterStanding:
         """How the node takes part now."""
@@ -200,16 +196,20 @@ class ClusterService:
         self._record.tell(snapshot, rivals, self._refused, now)
 
     def _take_spec(self, rivals: tuple[str, ...]) -> None:
+        """Of a spec with mistakes nothing counts but what counted before; other managers do in any case."""
         item = self.cluster.node_partitions() or {}
         spec = node_spec(item.get("spec"))
         self._mistakes = spec.mistakes
-        event = self._effective.in_cluster(spec, rivals) if not spec.mistakes else None
+        self._spec = self._spec if spec.mistakes else spec
+        event = self._effective.in_cluster(self._spec, rivals)
         if event is not None:
-            self._problems = tuple(self._reconfigure(event))
+            self._post(event)
 
     @property
     def _refused(self) -> str | None:
-        return "; ".join(self._mistakes or self._problems) or None
+        """What of the spec is not carried out now."""
+        problems = self._shown.latest().complaints if self._spec != NodeSpec() else ()
+        return "; ".join(self._mistakes or problems) or None
 
     def _ask(self, pods: tuple[Pod, ...], snapshot: NodeSnapshot, now: float) -> Asked:
         services = self._services

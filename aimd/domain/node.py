@@ -46,6 +46,8 @@ class NodeSnapshot:
 
     `generation` grows with every snapshot of one daemon, but for those in which `memory` alone has changed: what is used
     moves all the time, and nobody is to be told of that.
+
+    `complaints` are those of the `warnings` that say what of the configuration in force cannot be carried out.
     """
 
     generation: int = 0
@@ -58,6 +60,7 @@ class NodeSnapshot:
     ready: bool = False
     topology_generation: int | None = None
     warnings: tuple[str, ...] = ()
+    complaints: tuple[str, ...] = ()
     findings: tuple[MemoryFinding, ...] = ()
     memory: MemoryBoard = field(default_factory=MemoryBoard, compare=False)
 

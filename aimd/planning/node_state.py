@@ -175,6 +175,7 @@ class NodeState:
             ready=observed is not None,
             topology_generation=observed.topology_generation if observed is not None else None,
             warnings=(*self.warnings, *self.complaints),
+            complaints=self.complaints,
             findings=memory.findings,
             memory=memory,
         )

@@ -41,7 +41,8 @@ def _policy(name: str, rules: list[Schema], annotations: str, fields: Schema) ->
         "failurePolicy": "Fail",
         "matchConstraints": {"resourceRules": [{**rule, "operations": ["CREATE", "UPDATE"]} for rule in rules]},
         "matchConditions": [
-            {"name": "concerns-aimd", "expression": f"({annotations}).exists(key, key.startsWith('{PREFIX}'))"}
+            {"name": "concerns-aimd", "expression": f"({annotations}).exists(key, key.startsWith('{PREFIX}'))"},
+            {"name": "says-it-anew", "expression": _anew(annotations)},
         ],
         "variables": [{"name": "said", "expression": annotations}],
         "validations": validations(fields),
@@ -55,6 +56,15 @@ def _policy(name: str, rules: list[Schema], annotations: str, fields: Schema) ->
             "spec": {"policyName": name, "validationActions": ["Deny"]},
         },
     ]
+
+
+def _anew(annotations: str) -> str:
+    """Whether a write sets or removes any of them. What was there before the policy can be scaled, mended and deleted."""
+    before = f"({annotations.replace('object.', 'oldObject.')})"
+    now, own = f"({annotations})", f"key.startsWith('{PREFIX}')"
+    other = f"{now}.exists(key, {own} && !(key in {before} && {before}[key] == {now}[key]))"
+    gone = f"{before}.exists(key, {own} && !(key in {now}))"
+    return f"oldObject == null || {other} || {gone}"
 
 
 def validations(fields: Schema) -> list[Schema]:

@@ -41,15 +41,16 @@ def standalone(control_plane):
         crds.install(control_plane, K8S / "crd" / name)
     for name in ("annotations.yaml", "own-node.yaml", "status-keeper.yaml"):
         control_plane.kubectl("apply", "--server-side", "-f", K8S / "policies" / name)
-    probe = {
-        **pod_with(ON | {"aimd.dev/weight": "heavy"}),
-        "metadata": {"name": "probe", "annotations": {"aimd.dev/weight": "0"}},
-    }
-    until(lambda: refusal(control_plane, "/api/v1/namespaces/default/pods", probe), "the policy is not in force")
+    until(lambda: in_force(control_plane), "the policy is not in force")
     yield control_plane
     # Other tests show what KServe drops without the keeper, and make what the annotations' policy refuses.
     for name in ("annotations.yaml", "status-keeper.yaml"):
         control_plane.kubectl("delete", "-f", K8S / "policies" / name)
+
+
+def in_force(control_plane):
+    """Whether the policy of annotations is."""
+    return refusal(control_plane, "/api/v1/namespaces/default/pods", pod_with({"aimd.dev/weight": "0"}))
 
 
 def pod_with(annotations):
@@ -114,6 +115,39 @@ def test_a_bad_annotation_is_refused_in_the_words_of_aimd(standalone, namespace,
             assert "failed expression" in message
         else:
             assert f"annotation aimd.dev/{name} is '{value}', expected {expected}" in message
+
+
+def test_what_was_there_before_the_policy_can_be_mended_and_deleted(standalone, namespace):
+    """An update that says none of it anew is nobody's mistake."""
+    path, bad = K8S / "policies/annotations.yaml", {"aimd.dev/weight": "heavy"}
+    standalone.kubectl("delete", "-f", path)
+    until(lambda: not in_force(standalone), "the policy stays in force")
+    api = standalone.api
+    item = service_with(bad)
+    item["metadata"] = {"name": "old", "annotations": bad, "finalizers": ["test.aimd.dev/hold"]}
+    api.create(SERVICES.format(namespace), item)
+    where, pods = f"{SERVICES.format(namespace)}/old", f"/api/v1/namespaces/{namespace}/pods"
+    name = api.create(pods, pod_with(bad))["metadata"]["name"]
+    deployments = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    api.create(deployments, {**deployment_with(bad), "metadata": {"name": "web"}})
+    standalone.kubectl("apply", "--server-side", "-f", path)
+    until(lambda: in_force(standalone), "the policy is not in force")
+    api.merge(f"{pods}/{name}", {"metadata": {"labels": {"touched": "yes"}, "annotations": {"else": "x"}}})
+    api.merge(f"{deployments}/web", {"spec": {"replicas": 0}})
+    for said in ({"aimd.dev/weight": "light"}, {"aimd.dev/limit": "many"}):
+        with pytest.raises(RefusedError, match=r"aimd\.dev/"):
+            api.merge(f"{pods}/{name}", {"metadata": {"annotations": said}})
+    with pytest.raises(RefusedError, match="weight"):
+        api.merge(where, {"metadata": {"annotations": {"aimd.dev/qos-priority": "high"}}})
+    api.merge(where, {"metadata": {"annotations": {"aimd.dev/weight": "3"}}})
+    api.merge(f"{pods}/{name}", {"metadata": {"annotations": {"aimd.dev/weight": None}}})
+    api.create(
+        SERVICES.format(namespace), {**item, "metadata": {**item["metadata"], "name": "other", "annotations": {}}}
+    )
+    api.delete(where)
+    api.merge(where, {"metadata": {"finalizers": None}})
+    until(lambda: api.find(where) is None, "it cannot be deleted")
+    api.merge(f"{SERVICES.format(namespace)}/other", {"metadata": {"finalizers": None}})
 
 
 @pytest.mark.parametrize(

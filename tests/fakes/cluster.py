@@ -25,6 +25,7 @@ class FakeObjects:
         self.asked: list[str] = []
         self.patched: list[tuple[str, str]] = []
         self.created: list[dict[str, Any]] = []
+        self.slices: list[Any] = []
 
     def _ask(self, kind: str, *names: str) -> None:
         self.asked.append(f"{kind} {'/'.join(names)}".strip())
@@ -69,7 +70,7 @@ class FakeObjects:
 
     def resource_slices(self) -> list[Any]:
         self._ask("resource_slices")
-        return []
+        return self.slices
 
 
 class FakeCluster:

@@ -31,7 +31,6 @@ class Turning:
         self.made = made
         self.cluster = cluster or FakeCluster()
         self.posted: list[fx.Event] = []
-        self.problems: list[str] = []
         self.now = 1000.0
         self.shown = Published(made.snapshot, lambda snapshot: snapshot.generation)
         self.service = ClusterService(
@@ -39,7 +38,6 @@ class Turning:
             self.shown,
             self.posted.append,
             Effective(FILE),
-            lambda _event: self.problems,
             {},
             REFRESH_SECONDS,
         )

@@ -14,6 +14,7 @@ from aimd.planning import effects as fx
 from tests.fakes.claims import spec
 from tests.fakes.cluster_turns import KEY, ON, POD, Turning, pod
 from tests.unit.planning.desk import desk
+from tests.unit.planning.paper import ADDRESSES, PaperNode
 
 
 def test_what_was_told_is_not_told_again() -> None:
@@ -124,12 +125,37 @@ def test_a_mistake_in_the_spec_is_told_until_it_is_mended() -> None:
 def test_what_cannot_be_carried_out_stays_told_beside_a_mistake_that_comes_and_goes() -> None:
     turning = Turning(desk("CPX/NPS1"))
     turning.turn()
-    turning.cluster.spec, turning.problems = {"layout": {"gpu9": "SPX"}}, ["layout.gpu9 names no GPU of this node"]
+    turning.cluster.spec = {"layout": {"gpu9": "SPX"}}
     turning.turn()
     for said, words in (({"layout": {"rubbish": "SPX"}}, "rubbish"), ({"layout": {"gpu9": "SPX"}}, "gpu9")):
         turning.cluster.spec = said
         turning.turn()
         assert words in turning.ready()["message"]
+
+
+def test_what_cannot_be_carried_out_is_told_as_long_as_it_is_so() -> None:
+    """A GPU that the layout names comes later; one that it names goes."""
+    node = PaperNode("CPX/NPS1", "CPX/NPS1")
+    node.gpus[ADDRESSES[1]].on_the_bus = False
+    turning = Turning(desk(node=node))
+    turning.cluster.spec = {"layout": {"gpu1": "CPX"}}
+    turning.turn()
+    assert "gpu1 names no GPU" in turning.ready()["message"]
+    node.gpus[ADDRESSES[1]].on_the_bus = True
+    turning.made.tell(fx.DriverChanged("gpu_added", ADDRESSES[1]))
+    turning.made.run()
+    turning.turn()
+    assert turning.ready()["reason"] == "Ready"
+
+
+def test_another_manager_counts_beside_a_spec_with_a_mistake() -> None:
+    turning = Turning(desk("CPX/NPS1"))
+    turning.cluster.spec = {"layout": ["rubbish"]}
+    turning.cluster.objects.slices = [{"spec": {"driver": "gpu.amd.com", "nodeName": "node-a"}}]
+    turning.turn()
+    assert turning.ready()["reason"] == "ConflictingManager"
+    assert turning.made.reconciler._policy.rivals
+    assert "layout is a list" in (turning.service._refused or "")
 
 
 def test_pods_of_a_service_that_cannot_be_read_keep_their_place() -> None:

@@ -33,7 +33,10 @@ def node_spec(spec: Mapping[str, Any] | None) -> NodeSpec:
     """The spec as it is meant. The API server has checked it already, where the CRD is ours and new enough."""
     said, mistakes = spec or {}, []
     layout: dict[str, PartitionMode] = {}
-    for gpu, mode in sorted((said.get("layout") or {}).items()):
+    wished = said.get("layout") or {}
+    if not isinstance(wished, Mapping):
+        return NodeSpec(mistakes=(f"layout is a {type(wished).__name__}, expected modes by GPU",))
+    for gpu, mode in sorted(wished.items()):
         if _GPU.fullmatch(gpu) is None:
             mistakes.append(f"layout names {gpu}, expected default, gpu0, gpu1, ... or a PCI address")
             continue

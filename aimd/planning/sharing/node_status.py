@@ -16,6 +16,7 @@ from aimd.domain.switch import ModeChange, SwitchState
 Object = Mapping[str, Any]
 WAITING = (SwitchState.DRAINING, SwitchState.WAITING)
 SOON_OTHERWISE = "usedGB"  # moves all the time: it alone is no reason to write
+MOST_ENTRIES = 256  # of a list, by the CRD: with more of them the API server would take nothing of the record
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ def _partition(status: GpuStatus, partition: Partition, snapshot: NodeSnapshot) 
         "reservedGB": _whole(sum(one.memory_units for _, one in here) / UNITS_PER_GB),
         "usedGB": _whole(round(used / GIB, 1)) if used is not None else None,
         "renderMinor": partition.render_minor,
-        "assignments": [_assignment(claim, one) for claim, one in here],
+        "assignments": [_assignment(claim, one) for claim, one in here[:MOST_ENTRIES]],
     }
     return {key: value for key, value in said.items() if value is not None}
 
@@ -222,7 +223,7 @@ def _blockers(snapshot: NodeSnapshot) -> list[dict[str, Any]]:
                 claim = claims.get((holder.pid, holder.start_time or 0)) or claims.get(holder.owner or (0, 0))
                 said = {"gpu": gpu, "pid": holder.pid, "command": holder.command, "claim": claim, "pod": holder.pod}
                 found.append({key: value for key, value in said.items() if value})
-    return found
+    return found[:MOST_ENTRIES]
 
 
 def _steady(value: Any) -> Any:

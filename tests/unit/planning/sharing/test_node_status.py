@@ -95,6 +95,15 @@ def test_what_is_used_alone_is_no_reason_to_write() -> None:
     assert not same(first, told(made, first))
 
 
+def test_no_list_is_longer_than_the_definition_allows() -> None:
+    made = desk("SPX/NPS1")
+    made.node.holders += [holder(pid, 0) for pid in range(1, 300)]
+    made.poll()
+    made.submit((0, "CPX"))
+    made.run(lambda: made.ledger.changes["c1"].state == "waiting_for_clients")
+    assert len(told(made)["blockers"]) == 256
+
+
 def test_a_switch_that_waits_names_who_it_waits_for() -> None:
     made = desk("SPX/NPS1")
     made.node.holders.append(holder(7, 0))
