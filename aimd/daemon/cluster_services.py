@@ -129,9 +129,7 @@ class Services:
         one.read = look.pods
         if one.declared is not None:
             one.due = min(one.due, now + DECLARED_SECONDS)
-        elif one.due > one.looked_at + AGAIN_SECONDS:  # else its pods have changed meanwhile
-            one.due = float("inf")
-        if look.gone is not None and one.check_due > now + SETTLED_SECONDS:  # likewise
+        if look.gone is not None and one.check_due > now + SETTLED_SECONDS:  # else its pods have changed meanwhile
             one.checked_at = now
             one.check_due = now + self._refresh_seconds * (1 + JITTER * random.random())  # noqa: S311 - spreads reads
 

@@ -42,7 +42,7 @@ def merged(target, patch):
 
 @dataclass
 class Fault:
-    """What the next requests meet, instead of an answer (`code`), before one (`delay`), or in place of any (`drop`)."""
+    """What the next requests meet, instead of an answer (`code`), before one (`delay`), in place of any (`drop`), or after it (`lost`)."""
 
     verb: str
     resource: str
@@ -52,6 +52,7 @@ class Fault:
     headers: dict = field(default_factory=dict)
     delay: float = 0.0
     drop: bool = False
+    lost: bool = False
 
 
 @dataclass

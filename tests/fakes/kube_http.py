@@ -111,6 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream(content) if request.code == 200 else self._send(410, json.dumps(content).encode())
         else:
             request.code, content = api.answer(request, name, namespace, subresource)
+            if fault is not None and fault.lost:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
             self._send(request.code, json.dumps(content).encode())
 
     def _send(self, code, body, headers=()):

@@ -25,7 +25,8 @@ ON = {"aimd.dev/gpu-sharing": "enabled", "aimd.dev/memory-limit-gb": "8"}
 LLAMA = {"serving.kserve.io/inferenceservice": "llama"}
 MODEL = "default/llama"
 CYCLES, ROUNDS = 40, 3  # a daemon that is too slow is so in every round, a noisy machine is not
-ALLOWED, SLACK_SECONDS = 5.0, 0.005
+ALLOWED, SLACK_SECONDS = 5.0, 0.05
+EVERY_SECONDS = 0.01  # how often somebody would have asked: who waits for seconds is not one who waits, but hundreds
 SECONDS_TO_CONVERGE = 90  # the longest pause of a watch, and of what is read after it
 
 
@@ -105,8 +106,12 @@ def broken(site: Site) -> None:
 
 def slow_lists(site: Site) -> None:
     site.api.fail("list", "*", delay=2.0, times=4)
-    site.api.fail("get", "*", delay=2.0, times=4)
     gone_in_the_watch(site)
+
+
+def slow_answers(site: Site) -> None:
+    site.api.fail("get", "*", delay=1.0, times=4)
+    site.api.fail("patch", "*", delay=1.0, times=4)
 
 
 def half_open(site: Site) -> None:
@@ -126,7 +131,8 @@ def expired(site: Site) -> None:
     threading.Timer(1.0, site.api.kubeconfig, (site.folder, "second")).start()
 
 
-FAULTS = [
+FAULTS = [  # while answers are slow the watches have to tell that there is something to ask
+    slow_answers,
     gone_in_the_watch,
     gone_by_status,
     throttled,
@@ -146,6 +152,11 @@ def cycle(client: Client) -> float:
     return time.perf_counter() - began
 
 
+def all_of(waited: list[float]) -> list[float]:
+    """With those who would have come while one had to wait."""
+    return [each - n * EVERY_SECONDS for each in waited for n in range(1 + int(each / EVERY_SECONDS))]
+
+
 class Watch:
     """How long clients of both sites wait, in turns: seconds by what they ask and whom."""
 
@@ -162,7 +173,7 @@ class Watch:
 
     def p99s(self) -> dict[str, list[float]]:
         found = self.found.items()
-        return {what: [statistics.quantiles(each, n=100)[98] for each in both] for what, both in found}
+        return {what: [statistics.quantiles(all_of(each), n=100)[98] for each in both] for what, both in found}
 
     def slowed(self) -> bool:
         return any(ill > ALLOWED * well + SLACK_SECONDS for ill, well in self.p99s().values())
@@ -189,7 +200,10 @@ def test_who_is_served_on_the_node_notices_nothing_and_all_is_told_when_the_api_
         Watch(sites, clients).look(CYCLES)
         rounds = [through_all_faults(sites, clients)]
         while len(rounds) < ROUNDS and rounds[-1].slowed():
+            ill.api.heal()
             ill.api.break_connections()
+            until(lambda: ill.api.watches(PODS), lambda: ill.daemon.log, SECONDS_TO_CONVERGE)
+            time.sleep(2)  # it may ask again
             rounds.append(through_all_faults(sites, clients))
     shown = [{what: [f"{p * 1e3:.2f} ms" for p in both] for what, both in one.p99s().items()} for one in rounds]
     print(f"p99 before a faulty API server and a good one: {shown[-1]}")

@@ -103,7 +103,7 @@ def test_a_long_message_is_cut_between_characters(api, recorder, writer):
 
 
 def test_an_answer_that_is_lost_makes_no_second_event_and_counts_nothing(api, recorder, writer):
-    api.fail("create", EVENTS, delay=2 * QUICK.answer)
+    api.fail("create", EVENTS, lost=True)
     recorder.tell(POD, "Refused", "no room")
     until(lambda: len(api.asked("create", EVENTS)) > 1, "not tried again")
     until(lambda: len(api.all(EVENTS)) == 1, "not made")

@@ -216,6 +216,20 @@ def test_what_cannot_succeed_is_given_up(api, write, caplog, code):
     assert [str(code) in message for message in caplog.messages] == [True]
 
 
+def test_every_write_that_is_not_taken_is_in_the_log(api, write, caplog):
+    """An object that is not there is no news, and one that waits for its turn has said so once."""
+    api.put(SERVICES, LLAMA)
+    api.fail("patch", SERVICES, code=422, times=2)
+    writer = write()
+    for key in ("service default/llama", "service default/other"):
+        writer.submit(key, counting)
+    assert writer.wait_until_idle(5)
+    assert [message.partition(" is given up")[0] for message in caplog.messages] == [
+        "the write of service default/llama",
+        "the write of service default/other",
+    ]
+
+
 def test_a_work_that_stumbles_over_an_object_ends_nothing(api, write):
     writer, done = write(), []
     writer.submit("odd", lambda _: {}["status"])

@@ -147,8 +147,9 @@ def test_a_service_that_declares_something_is_looked_at_every_minute() -> None:
 def test_a_service_that_begins_to_declare_something_is_looked_at_every_minute_from_then_on() -> None:
     turning = turning_with(POD)
     turning.turns(100, every=1)
-    turning.cluster.objects.services[KEY]["spec"] = {"gpuSharing": {"qosPriority": "low"}}
     turning.cluster.the_pods = (replace(POD, version="2"),)
+    turning.turns(2)
+    turning.cluster.objects.services[KEY]["spec"] = {"gpuSharing": {"qosPriority": "low"}}
     turning.turns(10)
     assert turning.made.ledger.claims["default/llama"].spec.qos.value == "low"
     turning.cluster.objects.services[KEY]["spec"]["gpuSharing"]["qosPriority"] = "high"
