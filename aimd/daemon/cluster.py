@@ -38,7 +38,6 @@ PAUSE_SECONDS = (1.0, 60.0)  # after a turn that has failed, and after many
 DOUBLINGS = 6
 
 
-
 class Devices(Protocol):
     """What gives partitions to pods by the scheduler's word (daemon.devices)."""
 

@@ -83,9 +83,7 @@ def cluster_part(
         )
         files = NodeFiles(paths.runtime, f"{settings.device_root}/kfd", f"{settings.device_root}/dri")
         devices = DevicePart(loop, shown, node, outside, _Surroundings(effective, shown, sysfs), files)
-    service = ClusterService(
-        cluster, shown, loop.post, effective, about, settings.refresh_seconds, devices
-    )
+    service = ClusterService(cluster, shown, loop.post, effective, about, settings.refresh_seconds, devices)
     return ClusterPart(service, devices)
 
 

@@ -219,9 +219,10 @@ def test_the_kubelet_finds_the_driver_at_once(driver):
 
 def test_a_pod_gets_its_device_and_gives_it_back(control_plane, namespace, node, cluster, driver, daemon, run):
     cluster.devices.pool.publish(wish(device("cpx-0")))
-    run("llama", "env | grep AIM_; ls -l /dev/kfd; cat /run/aimd/* | grep kind; touch /run/aimd/x 2>/dev/null || echo read-only")(
-        "Succeeded"
-    )
+    run(
+        "llama",
+        "env | grep AIM_; ls -l /dev/kfd; cat /run/aimd/* | grep kind; touch /run/aimd/x 2>/dev/null || echo read-only",
+    )("Succeeded")
     found = claim_of(control_plane, namespace, "llama")
     assert (f"{namespace}/llama", "cpx-0") in daemon.prepared
     lines = node.logs(namespace, "llama").splitlines()

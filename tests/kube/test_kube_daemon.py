@@ -192,6 +192,7 @@ def through_all_faults(sites, clients) -> Watch:
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(300)
 def test_who_is_served_on_the_node_notices_nothing_and_all_is_told_when_the_api_server_is_well(sites):
     ill, well = sites
     with contextlib.ExitStack() as ends:
