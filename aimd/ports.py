@@ -274,8 +274,8 @@ class ControlPlane(Protocol):
         """Place a claim; returns when it is durable, perhaps before a mode change that it needs has ended.
 
         Raises:
-            RefusedError: it fits nowhere.
-            ConflictError: the name is taken by another request, or it needs a mode change while one runs.
+            RefusedError: it fits nowhere. One that fits only when the mode change that runs has ended is kept, and waits.
+            ConflictError: the name is taken by another request.
         """
         ...
 
