@@ -21,6 +21,7 @@ from aimd.daemon.cluster_services import Services
 from aimd.daemon.cluster_statuses import ServiceStatuses
 from aimd.daemon.effective import Effective
 from aimd.daemon.published import Published
+from aimd.daemon.turning import turning
 from aimd.domain.cluster import ClusterStanding
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.pod import Pod, PodRef
@@ -34,8 +35,6 @@ log = logging.getLogger("aimd.cluster")
 
 TICK_SECONDS = 1.0
 ANSWER_SECONDS = 1.0  # a service is told of pods that wait for longer, not of those that will have their place at once
-PAUSE_SECONDS = (1.0, 60.0)  # after a turn that has failed, and after many
-DOUBLINGS = 6
 
 
 class Devices(Protocol):
@@ -112,12 +111,10 @@ class ClusterService:
         """Takes part in the cluster until the context ends."""
         self._loop = asyncio.get_running_loop()
         self.cluster.start(self._wake)
-        task = asyncio.create_task(self._keep_turning())
         try:
-            yield
+            async with turning(self._run, log, "a turn in the cluster", self._failed):
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             await asyncio.to_thread(self.cluster.close)
 
     def _wake(self) -> None:
@@ -136,25 +133,8 @@ class ClusterService:
         if self._devices is not None:
             self._devices.wake()
 
-    async def _keep_turning(self) -> None:
-        """A defect, or an object that nobody thought of, ends one turn: the next comes, later and later, and says so."""
-        in_a_row = 0
-        while True:
-            began = time.monotonic()
-            turning = asyncio.create_task(self._run())
-            try:
-                await asyncio.wait({turning})
-            finally:
-                turning.cancel()
-                await asyncio.gather(turning, return_exceptions=True)
-            first, longest = PAUSE_SECONDS
-            in_a_row = 0 if time.monotonic() - began >= longest else in_a_row
-            pause = min(longest, first * 2.0**in_a_row)
-            in_a_row = min(in_a_row + 1, DOUBLINGS)
-            self.failures += 1
-            words = "a turn in the cluster has failed, the next is in %.0f s; what is placed goes on"
-            log.error(words, pause, exc_info=turning.exception())
-            await asyncio.sleep(pause)
+    def _failed(self) -> None:
+        self.failures += 1
 
     async def _run(self) -> None:
         generation = -1

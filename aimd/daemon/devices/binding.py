@@ -16,6 +16,7 @@ from typing import Any
 
 from aimd.daemon.devices.offering import Offering
 from aimd.daemon.devices.reserving import Reservations
+from aimd.daemon.turning import turning
 from aimd.domain.dra import ClaimRef
 from aimd.domain.pod import Pod
 from aimd.errors import AimdError, ConflictError, InvalidInputError, NotFoundError
@@ -70,12 +71,8 @@ class Binding:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Followed until the context ends."""
-        task = asyncio.create_task(self._run())
-        try:
+        async with turning(self._run, log, "following claims of pods that wait"):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
 
     def serves(self, pod: Pod) -> bool:
         """Whether one of the pod's ResourceClaims is of this node's pool, or none was read yet."""

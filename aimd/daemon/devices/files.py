@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from aimd.daemon.published import Published
+from aimd.daemon.turning import turning
 from aimd.domain.dra import ContainerDevice
 from aimd.domain.node import NodeSnapshot
 from aimd.errors import AimdError, ConflictError
@@ -62,12 +63,8 @@ class Files:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Kept as they should be until the context ends."""
-        task = asyncio.create_task(self._run())
-        try:
+        async with turning(self._run, log, "keeping the files of containers"):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
 
     async def _run(self) -> None:
         before: _Claims | None = None

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from aimd.daemon.published import Published
+from aimd.daemon.turning import turning
 from aimd.domain.node import NodeSnapshot
 from aimd.planning.dra.devices import devices
 from aimd.planning.dra.health import health
 from aimd.planning.dra.slices import Object, decided, slice_parts
 from aimd.planning.dra.surroundings import Surroundings
 from aimd.ports_dra import DeviceDriver, Pool
+
+log = logging.getLogger("aimd.devices")
 
 HEALTH_SECONDS = 10.0  # what is not said for half a minute counts as unknown
 REST_SECONDS = 30.0  # a GPU whose switch has failed is not offered in other modes for so long
@@ -48,12 +52,8 @@ class Offering:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Published until the context ends; the devices stay after it, as pods that use them do."""
-        task = asyncio.create_task(self._run())
-        try:
+        async with turning(self._run, log, "offering devices"):
             yield
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
 
     async def rest(self, gpus: Iterable[str]) -> None:
         """Offer these GPUs (PCI addresses) in no other mode for a while; returns when the scheduler can know."""

@@ -12,7 +12,7 @@ from aimd.daemon.devices.binding import Binding
 from aimd.daemon.devices.files import Files
 from aimd.daemon.devices.kubelet import Kubelet
 from aimd.daemon.devices.offering import Offering
-from aimd.daemon.devices.reserving import Ledger, Reservations
+from aimd.daemon.devices.reserving import ClaimControl, Reservations
 from aimd.daemon.published import Published
 from aimd.domain.node import NodeSnapshot
 from aimd.domain.pod import Pod, PodRef
@@ -49,7 +49,7 @@ class DevicePart:
 
     def __init__(
         self,
-        ledger: Ledger,
+        control: ClaimControl,
         shown: Published[NodeSnapshot],
         pool: str,
         outside: Outside,
@@ -61,7 +61,7 @@ class DevicePart:
         self._shown = shown
         self._pool = pool
         self._changed = asyncio.Event()
-        self._reservations = Reservations(ledger, shown, pool, self._pod, self._settings)
+        self._reservations = Reservations(control, shown, pool, self._pod, self._settings)
         self._files = Files(outside.files, shown, pool, node_files)
         self._binding: Binding | None = None
 

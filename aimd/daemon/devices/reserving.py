@@ -14,7 +14,7 @@ from aimd.domain.pod import Pod, PodRef
 from aimd.errors import ConflictError, InvalidInputError, NotFoundError, UnreachableError
 from aimd.planning.dra.conditions import Readiness
 from aimd.planning.dra.kept import Kept, kept
-from aimd.planning.dra.requests import Allocation, allocation
+from aimd.planning.dra.requests import Allocation, allocation, pods_of
 from aimd.planning.sharing.asked import Refused
 from aimd.planning.sharing.owner import model_of
 
@@ -26,7 +26,7 @@ FindPod = Callable[[PodRef], Pod | None]
 SettingsOf = Callable[[Pod], Mapping[str, Any]]
 
 
-class Ledger(Protocol):
+class ClaimControl(Protocol):
     """What the control loop makes durable before it answers."""
 
     async def take_devices(self, uid: str, requests: tuple[PodRequest, ...]) -> Claim: ...
@@ -43,13 +43,13 @@ class Reservations:
 
     def __init__(
         self,
-        ledger: Ledger,
+        control: ClaimControl,
         shown: Published[NodeSnapshot],
         pool: str,
         find_pod: FindPod,
         settings_of: SettingsOf = lambda _pod: {},
     ) -> None:
-        self._ledger = ledger
+        self._control = control
         self._shown = shown
         self._find_pod = find_pod
         self._settings_of = settings_of
@@ -117,7 +117,7 @@ class Reservations:
             ConflictError: the model's name is taken by a claim that no pod has made.
         """
         requests = allocated.asked(model_of(pod), prepared=prepared)
-        await self._ledger.take_devices(allocated.claim.uid, requests)
+        await self._control.take_devices(allocated.claim.uid, requests)
 
     async def ready(self, claim: ClaimRef, until: float) -> Kept:
         """The claim when its partitions are there.
@@ -144,11 +144,4 @@ class Reservations:
 
     async def leave(self, uid: str) -> None:
         """Give the claim's shares back, if it has any. Memory that processes of it go on using stays reserved."""
-        await self._ledger.leave_devices(uid)
-
-
-def pods_of(claim: Object) -> tuple[PodRef, ...]:
-    """The pods that a claim is reserved for."""
-    users = (claim.get("status") or {}).get("reservedFor") or ()
-    namespace = claim["metadata"]["namespace"]
-    return tuple(PodRef(namespace, one["name"], one["uid"]) for one in users if one.get("resource") == "pods")
+        await self._control.leave_devices(uid)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aimd.domain.dra import ContainerDevice, DeviceNode, Mount
 from aimd.domain.node import NodeSnapshot
-from aimd.errors import ConflictError
+from aimd.errors import ConflictError, NotFoundError
 from aimd.planning.dra.requests import Allocation, Reservation
 
 KFD, DRI = "/dev/kfd", "/dev/dri"
@@ -55,7 +55,10 @@ def _device(one: Reservation, model: str, snapshot: NodeSnapshot, files: NodeFil
 
 
 def _render_minor(one: Reservation, snapshot: NodeSnapshot) -> int:
-    status = snapshot.find(one.name.gpu_name)
+    try:
+        status = snapshot.find(one.name.gpu_name)
+    except NotFoundError as error:
+        raise ConflictError(f"device {one.name} is not there: {error.message}", code="partition_missing") from error
     gpu = status.gpu
     for partition in gpu.partitions if gpu.compute_mode in (one.name.mode, None) else ():
         if partition.index == one.name.index and partition.render_minor is not None:

@@ -118,7 +118,7 @@ def allocation(
     if mistakes:
         return Refused(tuple(dict.fromkeys(mistakes)))
     created = str(claim["metadata"].get("creationTimestamp") or "")
-    return Allocation(claim_ref(claim), created, tuple(made), _pods(claim))
+    return Allocation(claim_ref(claim), created, tuple(made), pods_of(claim))
 
 
 def _reservation(
@@ -212,7 +212,8 @@ def _devices(claim: Object) -> Object:
     return found
 
 
-def _pods(claim: Object) -> tuple[PodRef, ...]:
+def pods_of(claim: Object) -> tuple[PodRef, ...]:
+    """The pods that it is reserved for (`status.reservedFor`), the first one first."""
     users: Iterable[Object] = (claim.get("status") or {}).get("reservedFor") or ()
     namespace = claim["metadata"]["namespace"]
     return tuple(

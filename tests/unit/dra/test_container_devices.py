@@ -98,3 +98,10 @@ def test_the_file_of_a_claim(tmp_path: Path) -> None:
     edits = content["devices"][1]["containerEdits"]
     assert "AIM_PARTITION_ID=0000:05:00.0/4" in edits["env"]
     assert edits["mounts"][0]["options"][0] == "ro"
+
+
+def test_a_gpu_that_has_left_the_node_is_a_missing_partition() -> None:
+    snapshot = on_paper("CPX", "CPX")
+    found = allocated(result("gpu1-cpx-3"), snapshot=snapshot)
+    with pytest.raises(ConflictError, match="gpu1-cpx-3 is not there"):
+        container_devices(found, MODEL, replace(snapshot, gpus=snapshot.gpus[:1]), NODE_FILES)
