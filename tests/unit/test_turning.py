@@ -17,18 +17,19 @@ def test_an_attempt_that_fails_is_told_and_followed_by_the_next_later_and_later(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     begun: list[float] = []
+    enough = asyncio.Event()
     failures: list[int] = []
 
     async def run() -> None:
         begun.append(asyncio.get_running_loop().time())
         if len(begun) < 3:
             raise KeyError("nobody thought of it")
+        enough.set()
         await asyncio.sleep(60)
 
     async def story() -> None:
         async with turning.turning(run, LOG, "the work", lambda: failures.append(1)):
-            while len(begun) < 3:
-                await asyncio.sleep(0.01)
+            await asyncio.wait_for(enough.wait(), 30)
 
     asyncio.run(story())
     first, second, third = begun
