@@ -175,7 +175,7 @@ def test_an_idle_gpu_is_switched_before_the_pod_is_bound(cluster, namespace, nod
 
 
 def test_beside_a_process_that_holds_the_gpu_a_pod_waits_and_runs_when_it_has_left(cluster, namespace, node, start):
-    holder = node.daemon.hold("gpu0")
+    holder = node.daemon.hold("--gpu", "gpu0")
     try:
         tainted = lambda: "gpu.aimd.dev/busy" in taints(cluster, "gpu0-spx-0")  # noqa: E731
         until(tainted, lambda: f"{node.daemon.get('cluster')} {node.daemon.get('gpus')}", SECONDS)
