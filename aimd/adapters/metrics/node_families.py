@@ -10,7 +10,9 @@ from aimd.adapters.metrics.view import View
 from aimd.domain.gpu import GpuState
 from aimd.domain.memory import reserved_bytes
 from aimd.domain.node import NodeSnapshot
+from aimd.domain.partition import PartitionKey
 from aimd.domain.probe import ProbeState
+from aimd.domain.reserved import reserved_on
 
 GPU = ("gpu_id",)
 PLACE = ("gpu_id", "partition_id")
@@ -261,7 +263,7 @@ def _partitions(snapshot: NodeSnapshot) -> Iterator[Family]:
 
 
 def _memory(snapshot: NodeSnapshot) -> Iterator[Family]:
-    units, epochs = reserved_units(snapshot), {one.gpu.pci_address: one.mode_epoch for one in snapshot.gpus}
+    units, epochs = reserved_on(snapshot), {one.gpu.pci_address: one.mode_epoch for one in snapshot.gpus}
     sizes = {
         (status.gpu.pci_address, partition.index): (status.mode_epoch, partition.memory_bytes)
         for status in snapshot.gpus
@@ -269,7 +271,7 @@ def _memory(snapshot: NodeSnapshot) -> Iterator[Family]:
     }
     yield ALLOCATED.of(
         [
-            (_place(place), reserved_bytes(units[place[0], place[1], epoch], size))
+            (_place(place), reserved_bytes(units[PartitionKey(*place, epoch)], size))
             for place, (epoch, size) in sizes.items()
             if size is not None
         ]
@@ -300,36 +302,6 @@ def _memory(snapshot: NodeSnapshot) -> Iterator[Family]:
             if (gpu, memory.index) in sizes
         ]
     )
-
-
-def reserved_units(snapshot: NodeSnapshot) -> Counter[tuple[str, int, int]]:
-    """Units of memory reserved by place and mode epoch: by assignments, and once for each replica whose processes go on
-    where their claim is not any more.
-    """
-    units: Counter[tuple[str, int, int]] = Counter()
-    placed = set()
-    for claim in snapshot.claims:
-        for one in claim.assignments:
-            units[one.gpu, one.index, one.mode_epoch] += one.memory_units
-            placed.add((one.claim, one.replica, one.gpu, one.index, one.mode_epoch))
-    left = {
-        (
-            holder.claim,
-            holder.replica,
-            holder.gpu,
-            holder.index,
-            holder.mode_epoch,
-            holder.memory_units,
-            holder.released_at,
-        )
-        for holder in snapshot.claim_holders
-        if holder.ended_at is None
-        and not (holder.released_at is None and (holder.claim, holder.replica, *holder.place) in placed)
-    }
-    for _, _, gpu, index, epoch, memory_units, _ in left:
-        if gpu is not None and index is not None and epoch is not None:
-            units[gpu, index, epoch] += memory_units
-    return units
 
 
 def _place(place: Place) -> tuple[str, str]:

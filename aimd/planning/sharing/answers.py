@@ -9,7 +9,9 @@ from typing import Any
 from aimd.domain.claim import Assignment, Claim, PodRequest
 from aimd.domain.memory import UNITS_PER_GB, nominal_gb
 from aimd.domain.node import NodeSnapshot
+from aimd.domain.partition import PartitionKey
 from aimd.domain.pod import PodRef
+from aimd.domain.reserved import reserved_on
 from aimd.planning.sharing.requests import Asked
 
 INVALID = "InvalidGpuSharing"
@@ -64,16 +66,13 @@ class Answer:
 def answers(snapshot: NodeSnapshot, asked: Asked) -> dict[PodRef, Answer]:
     """What is answered to every pod that asks. One that has a place keeps it, whatever mistake it says now."""
     claims = {claim.name: claim for claim in snapshot.claims}
-    reserved: dict[tuple[str, int], int] = {}
-    for claim in snapshot.claims:
-        for one in claim.assignments:
-            reserved[one.place] = reserved.get(one.place, 0) + one.memory_units
+    reserved = reserved_on(snapshot)
     refused = {pod.ref: Answer(pod.ref, None, INVALID, refused.message) for pod, refused in asked.refused}
     return refused | {one.pod: _answer(one, claims.get(one.model), snapshot, reserved) for one in asked.requests}
 
 
 def _answer(
-    request: PodRequest, claim: Claim | None, snapshot: NodeSnapshot, reserved: Mapping[tuple[str, int], int]
+    request: PodRequest, claim: Claim | None, snapshot: NodeSnapshot, reserved: Mapping[PartitionKey, int]
 ) -> Answer:
     pod = request.pod
     if claim is None:
@@ -93,7 +92,7 @@ def _answer(
     return Answer(pod, place)
 
 
-def _place(assignment: Assignment, snapshot: NodeSnapshot, reserved: Mapping[tuple[str, int], int]) -> Place | None:
+def _place(assignment: Assignment, snapshot: NodeSnapshot, reserved: Mapping[PartitionKey, int]) -> Place | None:
     status = next((one for one in snapshot.gpus if one.gpu.pci_address == assignment.gpu), None)
     if status is None or status.mode_epoch != assignment.mode_epoch:
         return None
@@ -108,7 +107,7 @@ def _place(assignment: Assignment, snapshot: NodeSnapshot, reserved: Mapping[tup
         memory_mode=mode.memory.value if mode.memory is not None else None,
         size_gb=size,
         allocated_gb=_gb(assignment.memory_units),
-        available_gb=_gb(size * UNITS_PER_GB - reserved.get(assignment.place, 0)) if size is not None else None,
+        available_gb=_gb(size * UNITS_PER_GB - reserved[assignment.key]) if size is not None else None,
     )
 
 

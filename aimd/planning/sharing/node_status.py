@@ -11,6 +11,8 @@ from aimd.domain.claim import Assignment, Claim
 from aimd.domain.gpu import GpuState, Partition
 from aimd.domain.memory import GIB, UNITS_PER_GB, nominal_gb
 from aimd.domain.node import GpuStatus, NodeSnapshot
+from aimd.domain.partition import PartitionKey
+from aimd.domain.reserved import reserved_on
 from aimd.domain.switch import ModeChange, SwitchState
 
 Object = Mapping[str, Any]
@@ -49,7 +51,8 @@ def node_status(
         refused: why the object's spec cannot be carried out, a sentence.
         now: RFC 3339, for conditions that flip.
     """
-    gpus = [_gpu(status, snapshot) for status in snapshot.gpus]
+    reserved = reserved_on(snapshot)
+    gpus = [_gpu(status, snapshot, reserved) for status in snapshot.gpus]
     partitions = [part for gpu in gpus for part in gpu["partitions"]]
     modes = Counter(gpu["mode"] for gpu in gpus)
     before = {each["type"]: each for each in current.get("conditions") or [] if "type" in each}
@@ -161,7 +164,7 @@ def _condition(verdict: Verdict, before: Object, generation: int | None, now: st
     return condition if generation is None else {**condition, "observedGeneration": generation}
 
 
-def _gpu(status: GpuStatus, snapshot: NodeSnapshot) -> dict[str, Any]:
+def _gpu(status: GpuStatus, snapshot: NodeSnapshot, reserved: Mapping[PartitionKey, int]) -> dict[str, Any]:
     gpu = status.gpu
     said = {
         "name": status.name,
@@ -171,24 +174,23 @@ def _gpu(status: GpuStatus, snapshot: NodeSnapshot) -> dict[str, Any]:
         "wish": str(status.wish) if status.wish is not None else None,
         "pendingMemoryMode": str(status.pending_memory) if status.pending_memory is not None else None,
         "draining": status.draining or None,
-        "partitions": [_partition(status, part, snapshot) for part in gpu.partitions],
+        "partitions": [_partition(status, part, snapshot, reserved) for part in gpu.partitions],
     }
     return {key: value for key, value in said.items() if value is not None}
 
 
-def _partition(status: GpuStatus, partition: Partition, snapshot: NodeSnapshot) -> dict[str, Any]:
-    place = (status.gpu.pci_address, partition.index, status.mode_epoch)
-    here = [
-        (claim, one)
-        for claim in snapshot.claims
-        for one in claim.assignments
-        if (one.gpu, one.index, one.mode_epoch) == place
-    ]
-    used = next((a.used_bytes for a in snapshot.memory.partitions.values() if (a.gpu, a.index) == place[:2]), None)
+def _partition(
+    status: GpuStatus, partition: Partition, snapshot: NodeSnapshot, reserved: Mapping[PartitionKey, int]
+) -> dict[str, Any]:
+    key = PartitionKey(status.gpu.pci_address, partition.index, status.mode_epoch)
+    here = [(claim, one) for claim in snapshot.claims for one in claim.assignments if one.key == key]
+    used = next(
+        (a.used_bytes for a in snapshot.memory.partitions.values() if (a.gpu, a.index) == (key.gpu, key.index)), None
+    )
     said = {
         "index": partition.index,
         "memoryGB": nominal_gb(partition.memory_bytes) if partition.memory_bytes is not None else None,
-        "reservedGB": _whole(sum(one.memory_units for _, one in here) / UNITS_PER_GB),
+        "reservedGB": _whole(reserved[key] / UNITS_PER_GB),
         "usedGB": _whole(round(used / GIB, 1)) if used is not None else None,
         "renderMinor": partition.render_minor,
         "assignments": [_assignment(claim, one) for claim, one in here[:MOST_ENTRIES]],

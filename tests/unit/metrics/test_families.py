@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from aimd.adapters.metrics import node_families, slo_families
+from aimd.adapters.metrics import slo_families
 from aimd.adapters.metrics.collector import NodeCollector
 from aimd.adapters.metrics.family import Family, as_metric
 from aimd.adapters.metrics.instruments import Instruments
@@ -20,6 +20,7 @@ from aimd.domain.metering import BUCKETS_SECONDS, ClassMeter, DispatchReading, H
 from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.domain.partition import PartitionKey
 from aimd.domain.probe import PartitionMemory, ProbeReport, ProbeState
+from aimd.domain.reserved import reserved_on
 from aimd.domain.slo import Counted, Objective
 from aimd.planning.slo import WINDOWS, compliance_of
 
@@ -137,8 +138,7 @@ def test_processes_that_stay_keep_their_reservation_once_for_each_replica():
         replace(gone, claim="older", pid=12, ended_at=6.0),
         replace(holder, replica=1, pid=13),
     )
-    units = node_families.reserved_units(snapshot(claims=(claim,), claim_holders=holders))
-    assert units == {(GPU, 0, 0): 100 + 40 + 100}
+    assert reserved_on(snapshot(claims=(claim,), claim_holders=holders)) == {KEY: 100 + 40 + 100}
 
 
 # -- labels --------------------------------------------------------------------------------------------------

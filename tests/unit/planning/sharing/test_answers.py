@@ -40,6 +40,15 @@ def test_a_place_with_what_is_left_there() -> None:
     assert found["u2"].place == Place("gpu0/3", "CPX", "NPS1", 24, 1.5, 14.5)
 
 
+def test_what_processes_keep_that_go_on_without_their_claim_is_not_left() -> None:
+    made = desk("CPX/NPS1")
+    made.claim("local", spec(10, at=(ADDRESSES[0], 3)))
+    made.join("local", 7)
+    made.release("local")
+    found = told(made, pod(1, partition_id="gpu0/3"))
+    assert found["u1"].place == Place("gpu0/3", "CPX", "NPS1", 24, 8, 6)
+
+
 def test_two_models_share_a_partition() -> None:
     other = replace(pod(2, "12", partition_id="gpu0/3"), labels={"serving.kserve.io/inferenceservice": "embed"})
     found = told(desk("CPX/NPS1"), pod(1, partition_id="gpu0/3"), other)

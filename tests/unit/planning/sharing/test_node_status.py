@@ -95,6 +95,16 @@ def test_what_is_used_alone_is_no_reason_to_write() -> None:
     assert not same(first, told(made, first))
 
 
+def test_what_processes_keep_that_go_on_without_their_claim_is_reserved() -> None:
+    made = desk("CPX/NPS1")
+    made.claim("local", spec(10, at=(ADDRESSES[0], 3)))
+    made.join("local", 7)
+    made.release("local")
+    status = told(made)
+    assert status["gpus"][0]["partitions"][3]["reservedGB"] == status["reservedGB"] == 10
+    assert status["gpus"][0]["partitions"][3]["assignments"] == []
+
+
 def test_no_list_is_longer_than_the_definition_allows() -> None:
     made = desk("SPX/NPS1")
     made.node.holders += [holder(pid, 0) for pid in range(1, 300)]
