@@ -106,7 +106,7 @@ def test_an_owner_that_is_no_operator_any_more_may_hold_and_release():
         later = Api(api.control, Operators(frozenset()), api.facts, api.traffic)
         assert (await ask(later, holders.write_holder, OPERATOR, b"{}")).message.partition == "0000:05:00.0/0"
         released = (await ask(later, claims.release_claim, OPERATOR)).message
-    assert PID in [holder.pid for holder in released.holders]  # beside what this process has started
+        assert PID in [holder.pid for holder in released.holders]  # beside what this process has started
         assert api.control.snapshot.claims == ()
 
     on_a_node(story)
