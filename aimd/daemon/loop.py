@@ -113,9 +113,9 @@ class ControlLoop:
         """What a ResourceClaim was allocated; gives the model's claim. Raises ConflictError: its name is taken."""
         return await self._ask(Claim, lambda request: fx.DevicesTaken(request, uid, requests))
 
-    async def leave_devices(self, uid: str) -> None:
-        """The ResourceClaim has nothing here any more."""
-        await self._ask(type(None), lambda request: fx.DevicesLeft(request, uid))
+    async def leave_devices(self, uid: str, *, waiting: bool = False) -> None:
+        """The ResourceClaim has nothing here any more; with `waiting` unless the kubelet has asked for it meanwhile."""
+        await self._ask(type(None), lambda request: fx.DevicesLeft(request, uid, waiting))
 
     async def set_draining(self, gpu: str, *, draining: bool) -> None:
         await self._ask(type(None), lambda request: fx.DrainingSet(request, gpu, draining))

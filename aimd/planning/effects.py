@@ -121,7 +121,10 @@ class PodsSeen:
 
 @dataclass(frozen=True, slots=True)
 class DevicesTaken:
-    """A ResourceClaim was allocated devices of this node: all that it asks for; answered by the model's claim."""
+    """A ResourceClaim was allocated devices of this node: all that it asks for; answered by the model's claim.
+
+    Once the kubelet has asked for it, what is said of its pod's wait comes too late and changes nothing.
+    """
 
     request: int
     uid: str
@@ -130,10 +133,14 @@ class DevicesTaken:
 
 @dataclass(frozen=True, slots=True)
 class DevicesLeft:
-    """The ResourceClaim of this UID has no devices of this node any more; answered by None, also where it had none."""
+    """The ResourceClaim of this UID has no devices of this node any more; answered by None, also where it had none.
+
+    `waiting` is for one whose pod was not bound: what the kubelet has asked for meanwhile is the kubelet's to give back.
+    """
 
     request: int
     uid: str
+    waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,12 @@ def with_devices(claims: Iterable[Claim], uid: str, devices: Iterable[PodRequest
     return [*others, *devices]
 
 
+def is_prepared(claims: Iterable[Claim], uid: str) -> bool:
+    """Whether the kubelet has asked for the ResourceClaim of this UID."""
+    shares = (one.device for claim in claims for one in claim.pods if one.device is not None)
+    return any(share.uid == uid and share.prepared for share in shares)
+
+
 def follow(claims: Mapping[str, Claim], requests: Iterable[PodRequest], wall: float, slots: int) -> Followed:
     """What the pods that ask now make of the claims.
 

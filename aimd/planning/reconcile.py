@@ -28,7 +28,7 @@ from aimd.planning.memory import MemoryWatch
 from aimd.planning.node_state import NodeState
 from aimd.planning.notes import drain_note, driver_note, reboot_note
 from aimd.planning.planner import plan
-from aimd.planning.pod_claims import with_devices, with_pods
+from aimd.planning.pod_claims import is_prepared, with_devices, with_pods
 from aimd.planning.policy import Policy
 from aimd.planning.transaction import Reached
 from aimd.planning.wishes import OpenWishes, unused
@@ -71,10 +71,7 @@ class Reconciler:
             fx.ClaimReleased: lambda event, now: self._changed(self._claim_events.released(event, now), now),
             fx.PodsSeen: lambda event, now: self._followed(with_pods(self._desk.claims.values(), event.requests), now),
             fx.DevicesTaken: self._devices_taken,
-            fx.DevicesLeft: lambda event, now: (
-                *self._followed(with_devices(self._desk.claims.values(), event.uid, ()), now),
-                fx.Reply(event.request, None),
-            ),
+            fx.DevicesLeft: self._devices_left,
             fx.DrainingSet: self._draining_set,
             fx.HolderJoined: lambda event, _: self._answered(
                 self._claim_events.joined(event, self._changes.under_way.gpus)
@@ -325,8 +322,18 @@ class Reconciler:
                 f"the node has a claim {model} that no pod has made", code="name_taken", hint=f"aimctl release {model}"
             )
             return (fx.Reply(event.request, taken),)
-        followed = self._followed(with_devices(self._desk.claims.values(), event.uid, event.requests), now)
+        prepared = any(one.device is not None and one.device.prepared for one in event.requests)
+        claims = self._desk.claims.values()
+        if known is not None and not prepared and is_prepared(claims, event.uid):
+            return (fx.Reply(event.request, known),)
+        followed = self._followed(with_devices(claims, event.uid, event.requests), now)
         return (*followed, fx.Reply(event.request, self._desk.claims[model]))
+
+    def _devices_left(self, event: fx.DevicesLeft, now: fx.Instant) -> Effects:
+        claims = self._desk.claims.values()
+        kept = event.waiting and is_prepared(claims, event.uid)
+        followed = () if kept else self._followed(with_devices(claims, event.uid, ()), now)
+        return (*followed, fx.Reply(event.request, None))
 
     def _followed(self, requests: Iterable[PodRequest], now: fx.Instant) -> Effects:
         """Claims as pods ask for them, placed as far as they can be before anybody sees that they wait."""

@@ -146,8 +146,8 @@ class Binding:
             item = await asyncio.to_thread(self._claims.claim, ref)
             self._read[key] = (version, time.monotonic() + AGAIN_SECONDS)
             if item is None or _which(ref, results_of(item, self._reservations.pool)) != which:
-                await self._reservations.leave(ref.uid)
-                self._read.pop(key)  # there may be another allocation by now
+                await self._reservations.leave(ref.uid, waiting=True)
+                self._read.pop(key, None)  # there may be another allocation by now
             elif readiness is Readiness.FAILED:
                 await self._fail(item, one.outcomes)
             elif readiness is Readiness.READY and await self._tell(item, one.outcomes):
@@ -173,7 +173,7 @@ class Binding:
             await self._offering.rest(here)
         if await self._tell(item, outcomes):
             self._given_up[_key(ref)] = _which(ref, results_of(item, self._reservations.pool))
-            await self._reservations.leave(ref.uid)
+            await self._reservations.leave(ref.uid, waiting=True)
 
     async def _tell(self, item: Object, outcomes: Mapping[str, Outcome]) -> bool:
         """Whether it is told; if not, the claim has changed meanwhile and is to be read again."""

@@ -31,7 +31,7 @@ class ClaimControl(Protocol):
 
     async def take_devices(self, uid: str, requests: tuple[PodRequest, ...]) -> Claim: ...
 
-    async def leave_devices(self, uid: str) -> None: ...
+    async def leave_devices(self, uid: str, *, waiting: bool = False) -> None: ...
 
 
 class Reservations:
@@ -142,6 +142,10 @@ class Reservations:
                 )
             await self._shown.newer(snapshot.generation, min(left, FOLLOW_SECONDS))
 
-    async def leave(self, uid: str) -> None:
-        """Give the claim's shares back, if it has any. Memory that processes of it go on using stays reserved."""
-        await self._control.leave_devices(uid)
+    async def leave(self, uid: str, *, waiting: bool = False) -> None:
+        """Give the claim's shares back, if it has any. Memory that processes of it go on using stays reserved.
+
+        Args:
+            waiting: only if the kubelet has not asked for it, which may have happened since somebody looked.
+        """
+        await self._control.leave_devices(uid, waiting=waiting)

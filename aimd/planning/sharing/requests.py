@@ -45,16 +45,16 @@ def requests_of(
         find_gpu: as for asked().
         claims: of the node. A pod that has its replica keeps it, also when what it says now cannot be carried out.
         unknown: services of which it is not known yet what they declare: their new pods wait.
-        by_device: whether the pod has its partition by a ResourceClaim, and asks for none.
+        by_device: whether the pod has its partition by a ResourceClaim, or may have, and asks for none.
     """
     held = {one.pod: one.asked_by(claim.name) for claim in claims for one in claim.pods if one.device is None}
     requests: list[PodRequest] = []
     refused: list[tuple[Pod, Refused]] = []
     for pod in pods:
-        if pod.over or by_device(pod):
+        if pod.over:
             continue
         key = service_key(pod)
-        if key in unknown:
+        if key in unknown or by_device(pod):
             requests += [replace(held[pod.ref], created=pod.created)] if pod.ref in held else []
             continue
         found = asked(pod.annotations, declared.get(key) if key is not None else None, find_gpu)

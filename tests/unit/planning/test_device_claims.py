@@ -169,6 +169,24 @@ def test_two_requests_of_one_claim_are_two_replicas() -> None:
     assert MODEL not in made.ledger.claims
 
 
+def test_what_the_kubelet_has_asked_for_is_its_own_to_give_back() -> None:
+    """Who follows pods that wait has looked a moment before."""
+    made = desk("CPX/NPS1")
+    take(made, share(1, "CPX", 5))
+    before = claim(made)
+    take(made, share(1, "CPX", 6, prepared=False))
+    assert claim(made) == before
+    made.replies.clear()
+    made.tell(fx.DevicesLeft(1, "claim-uid-1", waiting=True))
+    assert claim(made) == before
+    leave(made, 1)
+    assert MODEL not in made.ledger.claims
+    take(made, share(1, "CPX", 6, prepared=False))
+    made.replies.clear()
+    made.tell(fx.DevicesLeft(1, "claim-uid-1", waiting=True))
+    assert MODEL not in made.ledger.claims
+
+
 def test_its_guarantee_is_the_scheduler_s_whatever_its_model_asks_now() -> None:
     made = desk("CPX/NPS1")
     take(made, share(1, "CPX", 5))

@@ -100,6 +100,13 @@ def test_pods_of_devices_are_answered_and_ask_for_nothing_themselves() -> None:
     assert found[strangers.ref].place is not None
 
 
+def test_a_pod_of_which_it_is_not_known_yet_whose_its_claims_are_keeps_what_it_has() -> None:
+    made = desk("CPX/NPS1")
+    told(made, pod(1))
+    unknown = requests_of([pod(1), pod(2)], {}, str, made.snapshot.claims, by_device=lambda _pod: True)
+    assert [request.pod.uid for request in unknown.requests] == ["u1"]
+
+
 def test_a_mistake_is_the_answer() -> None:
     found = told(desk("CPX/NPS1"), pod(1, qos_priority="urgent"), pod(2))
     assert found["u1"].reason == "InvalidGpuSharing"
