@@ -22,10 +22,8 @@ from tests.systemd.machine import until
 __all__ = ["cluster"]
 
 PODS = 60
-AIM_SECONDS, ALLOWED_SECONDS = (
-    0.1,
-    1.0,
-)  # a machine that does much else is slower, a daemon that waits for a tick is too
+AIM_SECONDS = 0.1
+ALLOWED_SECONDS = 0.4  # a machine that does much else is slower, a daemon that waits for a tick is too
 
 
 class Statuses(threading.Thread):

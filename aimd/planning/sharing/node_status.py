@@ -12,6 +12,7 @@ from aimd.domain.gpu import GpuState, Partition
 from aimd.domain.memory import GIB, UNITS_PER_GB, nominal_gb
 from aimd.domain.node import GpuStatus, NodeSnapshot
 from aimd.domain.partition import PartitionKey
+from aimd.domain.plan import Reason
 from aimd.domain.reserved import reserved_on
 from aimd.domain.switch import ModeChange, SwitchState
 
@@ -210,13 +211,16 @@ def _assignment(claim: Claim, one: Assignment) -> dict[str, Any]:
 
 
 def _blockers(snapshot: NodeSnapshot) -> list[dict[str, Any]]:
-    """Who holds the GPUs whose switch waits for them."""
+    """Who holds the GPUs whose switch waits for them, or was not begun or given up because of them."""
     waiting = [
         gpu
         for change in snapshot.changes
         if change.current is not None and change.state in WAITING
         for gpu in change.switches[change.current].step.gpus
     ]
+    busy = _given_up(snapshot)
+    resting = [each for each in snapshot.gpus if each.change is None]
+    waiting += [each.gpu.pci_address for each in resting if _otherwise(each) or each.gpu.pci_address in busy]
     claims = {(holder.pid, holder.start_time): holder.claim for holder in snapshot.claim_holders}
     found = []
     for gpu in waiting:
@@ -226,6 +230,23 @@ def _blockers(snapshot: NodeSnapshot) -> list[dict[str, Any]]:
                 said = {"gpu": gpu, "pid": holder.pid, "command": holder.command, "claim": claim, "pod": holder.pod}
                 found.append({key: value for key, value in said.items() if value})
     return found[:MOST_ENTRIES]
+
+
+def _given_up(snapshot: NodeSnapshot) -> set[str]:
+    """GPUs whose last switch was given up since somebody held them."""
+    last = {
+        gpu: switch
+        for change in sorted(snapshot.changes, key=lambda change: change.created_at)
+        for switch in change.switches
+        for gpu in switch.step.gpus
+    }
+    return {gpu for gpu, switch in last.items() if switch.reason is Reason.GPU_BUSY}
+
+
+def _otherwise(status: GpuStatus) -> bool:
+    """Whether the GPU is to be in another compute mode than it is."""
+    wish = status.wish.compute if status.wish is not None else None
+    return wish not in (None, status.gpu.compute_mode)
 
 
 def _steady(value: Any) -> Any:

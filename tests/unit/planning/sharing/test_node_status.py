@@ -105,6 +105,27 @@ def test_what_processes_keep_that_go_on_without_their_claim_is_reserved() -> Non
     assert status["gpus"][0]["partitions"][3]["assignments"] == []
 
 
+def test_who_kept_a_switch_from_being_done_is_named_until_they_leave() -> None:
+    made = desk("SPX/NPS1", "SPX/NPS1")
+    made.node.holders += [holder(7, 0), holder(8, 1)]
+    made.poll()
+    made.change((0, "CPX"), wait=1.0)
+    assert made.ledger.changes["c1"].state == "failed"
+    assert [(each["gpu"], each["pid"]) for each in told(made)["blockers"]] == [(ADDRESSES[0], 7)]
+    made.node.holders.clear()
+    made.poll()
+    assert told(made)["blockers"] == []
+
+
+def test_who_keeps_a_gpu_from_its_layout_is_named() -> None:
+    made = desk("SPX/NPS1", "CPX/NPS1")
+    made.node.holders += [holder(7, 0), holder(8, 1)]
+    made.start({"default": "CPX"}, "digest")
+    made.run()
+    made.poll()
+    assert [(each["gpu"], each["pid"]) for each in told(made)["blockers"]] == [(ADDRESSES[0], 7)]
+
+
 def test_no_list_is_longer_than_the_definition_allows() -> None:
     made = desk("SPX/NPS1")
     made.node.holders += [holder(pid, 0) for pid in range(1, 300)]
