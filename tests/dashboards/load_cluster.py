@@ -54,5 +54,9 @@ class LoadCluster:
         """The record is there."""
         return bool((self.api.get(PARTITIONS, NODE) or {}).get("status"))
 
+    def followed(self) -> bool:
+        """The daemon is told of all changes: after a watch that broke it pauses."""
+        return all(self.api.watches(resource) for resource in (PODS, PARTITIONS))
+
     def close(self) -> None:
         self.api.close()

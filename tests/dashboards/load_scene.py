@@ -141,6 +141,10 @@ class Scene:
             self._director.join()
         if self._failure is not None:
             raise self._failure
+        deadline = time.monotonic() + 60
+        while not self.cluster.followed():
+            assert time.monotonic() < deadline, self.daemon.log
+            time.sleep(0.1)
 
     def quiet(self) -> Truth:
         """End the load, with every request at its end, and tell what it was."""

@@ -428,7 +428,7 @@ def test_a_daemon_that_cannot_be_understood(daemon, client):
     with pytest.raises(DispatchProtocolError, match="a frame of 12 bytes"):
         pending.result()
     leases[0].release()
-    client.acquire("llama", timeout=1)
+    client.acquire("llama", timeout=30)
 
 
 @pytest.mark.parametrize(

@@ -201,14 +201,14 @@ def test_programs_take_leases_over_a_restart_of_the_daemon(node):
     place = claim["assignments"][0]["partition"]
     process = node.start("a", *python(LEASE))
     assert line_of(process) == f"{claim['name']} {place}\n"
-    inode = node.daemon.runtime.joinpath("dispatch.sock").stat().st_ino
+    made = node.daemon.runtime.joinpath("dispatch.sock").stat().st_ctime_ns
     for number in (signal.SIGTERM, signal.SIGKILL):
         node.daemon.stop(number)
         node.daemon.start()
         process.stdin.write("again\n")
         process.stdin.flush()
         assert line_of(process) == f"{claim['name']} {place}\n"
-    assert node.daemon.runtime.joinpath("dispatch.sock").stat().st_ino != inode
+    assert node.daemon.runtime.joinpath("dispatch.sock").stat().st_ctime_ns != made
     assert json.loads(node.run("a", *python(WHO)).stdout)["state"] == "placed"
 
 
