@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# Tests that share something big (a booted machine, a control plane) run in one worker; others by file. They take minutes
-# and begin first, the longest first of all, or one worker would be alone with them at the end.
-TOGETHER = ("cluster", "systemd", "dashboards")
+# Tests of something big (a booted machine, a control plane, a Prometheus over a loaded daemon) share it, and would be in
+# each other's way: they run in one worker, others by file. They take minutes and begin first, or that worker would be
+# alone with them at the end.
+BIG = ("cluster", "systemd", "dashboards")
+BIG_GROUP = "big"
 
 
 @contextlib.contextmanager
@@ -38,9 +40,9 @@ def folder_of_run(config: pytest.Config) -> Path | None:
 
 
 def group_of(nodeid: str) -> str:
-    """What of a run goes to one worker: a file's tests, or those of folders that share something big."""
+    """What of a run goes to one worker: a file's tests, or those of all folders with something big."""
     path = nodeid.partition("::")[0]
-    return next((name for name in TOGETHER if f"/{name}/" in path), path)
+    return BIG_GROUP if any(f"/{name}/" in path for name in BIG) else path
 
 
 class ByGroup(LoadScopeScheduling):
@@ -50,7 +52,6 @@ class ByGroup(LoadScopeScheduling):
         return group_of(nodeid)
 
     def _assign_work_unit(self, node: Any) -> None:
-        big = next((name for name in TOGETHER if name in self.workqueue), None)
-        if big is not None:
-            self.workqueue.move_to_end(big, last=False)
+        if BIG_GROUP in self.workqueue:
+            self.workqueue.move_to_end(BIG_GROUP, last=False)
         super()._assign_work_unit(node)
